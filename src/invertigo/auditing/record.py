@@ -1,0 +1,151 @@
+"""The written result of an audit: `result.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Outcome = Literal["exact", "recognisable", "nothing"]
+"""What became of one private example: rebuilt to rounding, rebuilt so that a person knows it, or not."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MetricRecord(_Record):
+    """A score the domain reports; the first one of an audit is its headline."""
+
+    name: str
+    label: str
+    privacy_loss: bool
+    unit: str = ""
+    description: str = ""
+
+
+class AttackRecord(_Record):
+    """One attack on one rung of the ladder; lists over examples are in the order of the truth."""
+
+    level: int
+    attack: str
+    paper: str
+    exact: bool
+    status: Literal["ran", "refused", "failed", "skipped"]
+    reason: str = ""
+    seconds: float = 0.0
+    stopped: str = ""
+    objective: float | None = None
+    trace: list[tuple[int, float]] = []
+    labels: Literal["given", "inferred", "unused"] = "unused"
+    label_accuracy: float | None = None
+    scores: dict[str, list[float]] = {}
+    matching: list[int] = []
+    ranks: list[int] = []
+    decoys: int = 0
+    outcomes: list[Outcome] = []
+    notes: list[str] = []
+    tensors: str = ""
+    """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
+
+    @property
+    def recovered(self) -> int:
+        """How many private examples were rebuilt exactly or recognisably."""
+        return sum(outcome != "nothing" for outcome in self.outcomes)
+
+    @property
+    def identified(self) -> int:
+        """How many an observer would pick out among the decoys."""
+        return sum(rank == 1 for rank in self.ranks)
+
+
+class BaselineRecord(_Record):
+    """Scores of a guess that reads nothing from the update. `level` is set when the guess belongs to one rung only."""
+
+    name: str
+    label: str
+    scores: dict[str, list[float]]
+
+
+class LevelRecord(_Record):
+    """One rung of the ladder: the strongest attack found there or below."""
+
+    level: int
+    summary: str
+    examined: bool
+    reason: str = ""
+    """Why it was not examined, or what was assumed when it was."""
+    strongest: str | None = None
+    strongest_level: int | None = None
+    recovered: int = 0
+    recovered_interval: tuple[float, float] | None = None
+    identified: int = 0
+    defense: str | None = None
+    """The cheapest defense known to stop it, with its cost; None when none was examined."""
+
+
+class FlagRecord(_Record):
+    """A sanity flag: something a reader must know before believing a number."""
+
+    code: str
+    severity: Literal["info", "warning", "fatal"]
+    message: str
+    remedy: str = ""
+
+
+class VerdictRecord(_Record):
+    """The answer. `level` is the lowest rung on which private examples were rebuilt."""
+
+    status: Literal["leaks", "resists", "inconclusive"]
+    headline: str
+    detail: str
+    level: int | None = None
+    remedy: str = ""
+    """What would change the verdict."""
+
+
+class AuditRecord(_Record):
+    """Everything an audit found, without any tensor; `report`, `check` and `table` read it back."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    created: str
+    """ISO 8601, UTC."""
+    version: str
+    command: str
+    """A command or a call that repeats this audit."""
+    seed: int
+    seconds: float
+    budget_seconds: float
+    scenario: dict[str, Any]
+    domain: dict[str, Any]
+    """`name` and the arguments that rebuild the domain."""
+    num_examples: int
+    knowledge: list[str]
+    """What the adversary was assumed to know, a sentence each."""
+    metrics: list[MetricRecord]
+    attacks: list[AttackRecord]
+    baselines: list[BaselineRecord]
+    levels: list[LevelRecord]
+    flags: list[FlagRecord]
+    verdict: VerdictRecord
+    citations: dict[str, str]
+    """BibTeX key to entry, for exactly what was used."""
+    environment: dict[str, str]
+    private: bool = True
+    """False for bundled public data, whose originals a report may show."""
+
+    @property
+    def ran(self) -> Sequence[AttackRecord]:
+        """The attacks that ran to a reconstruction."""
+        return [attack for attack in self.attacks if attack.status == "ran"]
+
+    @property
+    def worst(self) -> AttackRecord | None:
+        """The attack that rebuilt most: by examples recovered, then by the headline metric's best example."""
+        if not self.ran:
+            return None
+        headline = self.metrics[0]
+        sign = 1 if headline.privacy_loss else -1
+        return max(self.ran, key=lambda a: (a.recovered, max(sign * s for s in a.scores[headline.name])))

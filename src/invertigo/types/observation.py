@@ -1,0 +1,245 @@
+"""What the adversary holds. There is no field for the private batch: truth cannot reach an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from invertigo.types.batch import Batch
+from invertigo.types.domain import Domain
+from invertigo.types.errors import CorruptFileError, InvalidValueError, MismatchError
+from invertigo.types.task import Task
+from invertigo.types.threat import ThreatLevel
+from invertigo.types.training import LocalTraining
+from invertigo.types.update import Update, check_fits
+
+
+class Requirement(Enum):
+    """What an attack may need to know or to do; the value completes the sentence "the adversary must ..."."""
+
+    BATCH_SIZE = "know how many examples the update was computed on"
+    LABELS = "know the labels of the batch"
+    BATCH_STATISTICS = "know the BatchNorm statistics of the batch"
+    SINGLE_GRADIENT = "see one gradient rather than the sum of several local steps"
+    PUBLIC_DATA = "hold public data of the same kind"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the adversary knows beside the model, the client's training recipe and the update.
+
+    `batch_statistics[module]` is the (mean, biased variance) of the batch at the input of that BatchNorm module.
+    """
+
+    level: ThreatLevel = ThreatLevel.UPDATE
+    num_examples: int | None = None
+    labels: Tensor | None = None
+    batch_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    public: Batch | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_examples is not None and self.num_examples < 1:
+            raise InvalidValueError(
+                f"num_examples is {self.num_examples}; an update comes from at least one example."
+            )
+        if self.labels is not None and self.num_examples not in (None, len(self.labels)):
+            raise MismatchError(f"{len(self.labels)} labels were given for {self.num_examples} examples.")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One update as the adversary received it, with all that the adversary knows.
+
+    `parameters` and `buffers` are those of the model the client was sent, by name.
+    """
+
+    task: Task
+    parameters: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+    update: Update
+    local: LocalTraining = field(default_factory=LocalTraining)
+    knowledge: Knowledge = field(default_factory=Knowledge)
+
+    def __post_init__(self) -> None:
+        check_fits(self.update.tensors, self.parameters)
+        if self.update.kind != self.local.sends:
+            raise MismatchError(
+                f"The update is a {self.update.kind}, but the client is said to send a {self.local.sends}; "
+                "set LocalTraining.sends to what crosses the wire."
+            )
+        labels, classes = self.knowledge.labels, self.task.num_classes
+        if labels is not None and classes and not labels.is_floating_point():
+            outside = labels[(labels < 0) | (labels >= classes)]
+            if len(outside):
+                raise InvalidValueError(
+                    f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1})."
+                )
+
+    def unmet(self, requirements: frozenset[Requirement]) -> list[Requirement]:
+        """The requirements that this observation does not meet."""
+        known = self.knowledge
+        met = {
+            Requirement.BATCH_SIZE: known.num_examples is not None or known.labels is not None,
+            Requirement.LABELS: known.labels is not None,
+            Requirement.BATCH_STATISTICS: known.batch_statistics is not None,
+            Requirement.SINGLE_GRADIENT: self.local.sends == "gradient",
+            Requirement.PUBLIC_DATA: known.public is not None,
+        }
+        return sorted((r for r in requirements if not met[r]), key=lambda r: r.name)
+
+    @property
+    def num_examples(self) -> int | None:
+        """Size of the batch, when the adversary knows it."""
+        labels = self.knowledge.labels
+        return len(labels) if labels is not None else self.knowledge.num_examples
+
+    @classmethod
+    def from_gradients(
+        cls,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        gradients: Mapping[str, Tensor] | Sequence[Tensor],
+        *,
+        domain: Domain,
+        mode: str = "train",
+        num_classes: int | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> Self:
+        """An observation of one gradient: by parameter name, or in the order of the model's trainable parameters.
+
+        Raises: MismatchError when names or shapes do not fit the model; InvalidValueError on NaN or Inf.
+        """
+        parameters = trainable(model)
+        if not isinstance(gradients, Mapping):
+            if len(gradients) != len(parameters):
+                raise MismatchError(
+                    f"{len(gradients)} gradient tensors were given, but the model has {len(parameters)} trainable parameters."
+                )
+            gradients = dict(zip(parameters, gradients))
+        update = Update({name: tensor.detach().clone() for name, tensor in gradients.items()}, "gradient")
+        task = Task(model, loss_fn, domain, num_classes)
+        local = LocalTraining(mode=mode)  # type: ignore[arg-type]
+        return cls(task, parameters, buffers_of(model), update, local, knowledge or Knowledge())
+
+    @classmethod
+    def from_parameters(
+        cls,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+        *,
+        domain: Domain,
+        learning_rate: float,
+        steps: int = 1,
+        num_examples: int | None = None,
+        momentum: float = 0.0,
+        mode: str = "train",
+        num_classes: int | None = None,
+        knowledge: Knowledge | None = None,
+        shares_buffers: bool = True,
+    ) -> Self:
+        """An observation from two state dicts: the model sent to the client and the one that came back.
+
+        `steps` local SGD steps of equal batch size were taken in between, in one pass over `num_examples` examples.
+        One step without momentum is read as the gradient `(before - after) / learning_rate`.
+        Non-trainable entries (BatchNorm buffers) are kept as the client's shared buffers.
+
+        Raises: MismatchError when the state dicts do not fit the model or each other, or are equal.
+        """
+        names = trainable(model)
+        moving = {name for name, _ in model.named_buffers()}
+        for label, state in (("before", before), ("after", after)):
+            check_fits({k: v for k, v in state.items() if k in names}, names, f"state dict '{label}'")
+        parameters = {name: before[name].detach().clone() for name in names}
+        difference = {name: after[name].detach() - parameters[name] for name in names}
+        if all(not d.any() for d in difference.values()):
+            raise MismatchError(
+                "The parameters before and after are identical, so the update is empty: "
+                "these may be the same file, or the client did not train."
+            )
+        if learning_rate <= 0 or steps < 1:
+            raise InvalidValueError(f"learning_rate={learning_rate} and steps={steps} must both be positive.")
+        knowledge = knowledge or Knowledge(num_examples=num_examples)
+        buffers = {k: v.detach().clone() for k, v in before.items() if k in moving}
+        shared = {k: v.detach().clone() for k, v in after.items() if k in moving} if shares_buffers else None
+        if steps == 1:
+            update = Update(
+                {k: -d / learning_rate for k, d in difference.items()}, "gradient", shared or None
+            )
+            local = LocalTraining(mode=mode, learning_rate=learning_rate, shares_buffers=bool(shared))  # type: ignore[arg-type]
+        else:
+            count = knowledge.num_examples if knowledge.labels is None else len(knowledge.labels)
+            if count is None or count % steps:
+                raise InvalidValueError(
+                    f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}."
+                )
+            update = Update(difference, "difference", shared or None)
+            local = LocalTraining(
+                mode=mode,  # type: ignore[arg-type]
+                sends="difference",
+                learning_rate=learning_rate,
+                momentum=momentum,
+                batch_size=count // steps,
+                shares_buffers=bool(shared),
+            )
+        task = Task(model, loss_fn, domain, num_classes)
+        return cls(task, parameters, buffers or buffers_of(model), update, local, knowledge)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        *,
+        domain: Domain,
+        mode: str = "train",
+        num_classes: int | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> Self:
+        """An observation of one gradient stored as safetensors (never a pickle), by parameter name.
+
+        Raises: CorruptFileError when the file is missing or is no safetensors file.
+        """
+        gradients = read_tensors(path)
+        return cls.from_gradients(
+            model, loss_fn, gradients, domain=domain, mode=mode, num_classes=num_classes, knowledge=knowledge
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the update's tensors as safetensors."""
+        save_file({name: tensor.contiguous() for name, tensor in self.update.tensors.items()}, str(path))
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors of a safetensors file. Raises: CorruptFileError."""
+    try:
+        return load_file(str(path))
+    except FileNotFoundError as error:
+        raise CorruptFileError(
+            f"There is no file {path}; pass the safetensors file that holds the update."
+        ) from error
+    except (SafetensorError, OSError) as error:
+        raise CorruptFileError(
+            f"{path} cannot be read as safetensors ({error}). Updates are read only from safetensors, because a pickle "
+            "can run code; write one with safetensors.torch.save_file(update, path)."
+        ) from error
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of the model's trainable parameters, by name, in the model's order."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of the model's buffers, by name."""
+    return {name: b.detach().clone() for name, b in model.named_buffers()}

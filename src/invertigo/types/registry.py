@@ -1,0 +1,60 @@
+"""One registry per room: names to classes, filled by a decorator and by other packages' entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from invertigo.types.errors import UnknownNameError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing, found by decorator or through the entry points `invertigo.<room>`."""
+
+    def __init__(self, room: str, kind: str) -> None:
+        self.room, self.kind = room, kind
+        self._entries: dict[str, T] = {}
+        self._plugins_loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files its target under `name`; a name can be taken once only."""
+
+        def file(entry: T) -> T:
+            if self._entries.setdefault(name, entry) is not entry:
+                raise ValueError(f"{self.kind} '{name}' is registered twice; choose another name.")
+            return entry
+
+        return file
+
+    def __getitem__(self, name: str) -> T:
+        self._load_plugins()
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(
+                f"There is no {self.kind} '{name}'.{did_you_mean(name, self)}"
+                f" Known: {', '.join(sorted(self)) or 'none'}."
+            ) from None
+
+    def __contains__(self, name: str) -> bool:
+        self._load_plugins()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        self._load_plugins()
+        return len(self._entries)
+
+    def _load_plugins(self) -> None:
+        if self._plugins_loaded:
+            return
+        self._plugins_loaded = True
+        for point in entry_points(group=f"invertigo.{self.room}"):
+            if point.name not in self._entries:
+                self._entries[point.name] = point.load()

@@ -1,0 +1,32 @@
+"""What the client trains: a model, a loss and the kind of data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from invertigo.types.domain import Domain
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, its loss and its domain: everything about the training step that is public.
+
+    `loss(prediction, target)` returns a scalar, the mean over the batch. A training step whose loss is not of
+    that form passes `step_loss(call, fields)` instead: `call` runs the model (with whatever parameters are being
+    tried), `fields` are the named tensors of the batch.
+    """
+
+    model: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    domain: Domain
+    num_classes: int | None = None
+    step_loss: Callable[[Callable[..., Tensor], Mapping[str, Tensor]], Tensor] | None = None
+
+    def evaluate(self, call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
+        """The scalar loss of one batch, with `call` standing for the model."""
+        if self.step_loss is not None:
+            return self.step_loss(call, fields)
+        return self.loss(call(fields[self.domain.inputs]), fields[self.domain.target])
