@@ -1,4 +1,4 @@
-"""Invertigo: how much of a client's private data can be rebuilt from the updates it sends, by whom, and what stops it."""
+"""Invertigo: how much private data can be rebuilt from federated-learning updates, by whom, and what stops it."""
 
 from __future__ import annotations
 

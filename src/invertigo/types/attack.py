@@ -76,9 +76,7 @@ def check_requirements(attack: Attack | type, observation: Observation) -> None:
     """Refuse, with the reason, an observation that lacks what the attack requires. Raises: RequirementError."""
     domain = observation.task.domain.name
     if domain not in attack.domains:
-        raise RequirementError(
-            f"Attack '{attack.name}' reads {', '.join(sorted(attack.domains))}, not {domain}."
-        )
+        raise RequirementError(f"Attack '{attack.name}' reads {', '.join(sorted(attack.domains))}, not {domain}.")
     unmet = observation.unmet(attack.requires)
     if unmet:
         raise RequirementError(

@@ -13,7 +13,7 @@ from invertigo.types.errors import InvalidValueError, MismatchError
 
 @dataclass(frozen=True)
 class Batch:
-    """Named tensors that share their first dimension, e.g. `images` (batch, channel, height, width) and `labels` (batch,)."""
+    """Named tensors that share their first dimension, e.g. `images` (batch, channel, height, width) and `labels`."""
 
     fields: Mapping[str, Tensor]
 
@@ -25,9 +25,7 @@ class Batch:
                 "Pass at least one example, with the batch as first dimension."
             )
         if len(set(sizes.values())) > 1:
-            raise MismatchError(
-                f"The fields of a batch must hold the same number of examples, but they hold {sizes}."
-            )
+            raise MismatchError(f"The fields of a batch must hold the same number of examples, but they hold {sizes}.")
         for name, tensor in self.fields.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise InvalidValueError(

@@ -87,7 +87,7 @@ class Domain(Protocol):
         ...
 
     def baselines(self, truth: Batch, public: Batch | None) -> Mapping[str, Scores]:
-        """Scores of guesses that use no information from the update (mean of the public data, nearest public example, ...)."""
+        """Scores of guesses that read nothing from the update (mean of the public data, nearest public example, ...)."""
         ...
 
     def identify(self, truth: Batch, reconstruction: Mapping[str, Tensor], decoys: Batch) -> Identification:

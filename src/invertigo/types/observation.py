@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Self
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -47,9 +46,7 @@ class Knowledge:
 
     def __post_init__(self) -> None:
         if self.num_examples is not None and self.num_examples < 1:
-            raise InvalidValueError(
-                f"num_examples is {self.num_examples}; an update comes from at least one example."
-            )
+            raise InvalidValueError(f"num_examples is {self.num_examples}; an update comes from at least one example.")
         if self.labels is not None and self.num_examples not in (None, len(self.labels)):
             raise MismatchError(f"{len(self.labels)} labels were given for {self.num_examples} examples.")
 
@@ -172,16 +169,12 @@ class Observation:
         buffers = {k: v.detach().clone() for k, v in before.items() if k in moving}
         shared = {k: v.detach().clone() for k, v in after.items() if k in moving} if shares_buffers else None
         if steps == 1:
-            update = Update(
-                {k: -d / learning_rate for k, d in difference.items()}, "gradient", shared or None
-            )
+            update = Update({k: -d / learning_rate for k, d in difference.items()}, "gradient", shared or None)
             local = LocalTraining(mode=mode, learning_rate=learning_rate, shares_buffers=bool(shared))  # type: ignore[arg-type]
         else:
             count = knowledge.num_examples if knowledge.labels is None else len(knowledge.labels)
             if count is None or count % steps:
-                raise InvalidValueError(
-                    f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}."
-                )
+                raise InvalidValueError(f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}.")
             update = Update(difference, "difference", shared or None)
             local = LocalTraining(
                 mode=mode,  # type: ignore[arg-type]
@@ -225,9 +218,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         return load_file(str(path))
     except FileNotFoundError as error:
-        raise CorruptFileError(
-            f"There is no file {path}; pass the safetensors file that holds the update."
-        ) from error
+        raise CorruptFileError(f"There is no file {path}; pass the safetensors file that holds the update.") from error
     except (SafetensorError, OSError) as error:
         raise CorruptFileError(
             f"{path} cannot be read as safetensors ({error}). Updates are read only from safetensors, because a pickle "

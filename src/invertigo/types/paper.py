@@ -18,9 +18,7 @@ class Paper:
 
     def bibtex(self) -> str:
         """The entry as BibTeX (`@inproceedings`, or `@misc` for a preprint)."""
-        kind, place = (
-            ("misc", "howpublished") if self.venue.startswith("arXiv") else ("inproceedings", "booktitle")
-        )
+        kind, place = ("misc", "howpublished") if self.venue.startswith("arXiv") else ("inproceedings", "booktitle")
         lines = [
             f"  title = {{{self.title}}},",
             f"  author = {{{self.authors}}},",

@@ -33,9 +33,7 @@ class LocalTraining:
                     f"LocalTraining.{name} is {getattr(self, name)!r}; it must be one of {allowed}."
                 )
         if self.learning_rate <= 0:
-            raise InvalidValueError(
-                f"LocalTraining.learning_rate is {self.learning_rate}; it must be positive."
-            )
+            raise InvalidValueError(f"LocalTraining.learning_rate is {self.learning_rate}; it must be positive.")
         if not 0 <= self.momentum < 1:
             raise InvalidValueError(f"LocalTraining.momentum is {self.momentum}; it must lie in [0, 1).")
         if self.epochs < 1 or (self.batch_size is not None and self.batch_size < 1):

@@ -35,9 +35,7 @@ class Update:
     @property
     def norm(self) -> float:
         """L2 norm over all tensors."""
-        return torch.linalg.vector_norm(
-            torch.stack([t.double().norm() for t in self.tensors.values()])
-        ).item()
+        return torch.linalg.vector_norm(torch.stack([t.double().norm() for t in self.tensors.values()])).item()
 
 
 def check_fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], what: str = "update") -> None:
