@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -109,7 +108,7 @@ class Observation:
         mode: str = "train",
         num_classes: int | None = None,
         knowledge: Knowledge | None = None,
-    ) -> Self:
+    ) -> Observation:
         """An observation of one gradient: by parameter name, or in the order of the model's trainable parameters.
 
         Raises: MismatchError when names or shapes do not fit the model; InvalidValueError on NaN or Inf.
@@ -143,7 +142,7 @@ class Observation:
         num_classes: int | None = None,
         knowledge: Knowledge | None = None,
         shares_buffers: bool = True,
-    ) -> Self:
+    ) -> Observation:
         """An observation from two state dicts: the model sent to the client and the one that came back.
 
         `steps` local SGD steps of equal batch size were taken in between, in one pass over `num_examples` examples.
@@ -198,7 +197,7 @@ class Observation:
         mode: str = "train",
         num_classes: int | None = None,
         knowledge: Knowledge | None = None,
-    ) -> Self:
+    ) -> Observation:
         """An observation of one gradient stored as safetensors (never a pickle), by parameter name.
 
         Raises: CorruptFileError when the file is missing or is no safetensors file.

@@ -1,0 +1,224 @@
+"""A scenario: one client, one adversary, and the attacks to try, as a user writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from invertigo.auditing.budget import parse_budget
+from invertigo.auditing.overrides import apply_overrides, explain, unknown_keys
+from invertigo.types import (
+    ConfigurationError,
+    InvalidValueError,
+    LocalTraining,
+    UnknownNameError,
+    did_you_mean,
+)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Which private examples the client trains on."""
+
+    name: str = Field("faces", description="A data set from `invertigo list data`, or a folder of images.")
+    split: str = "train"
+    indices: list[int] | None = Field(None, description="The private examples; without it, `count` are drawn.")
+    count: int = Field(4, ge=1, description="How many private examples are drawn when `indices` is not given.")
+    size: int | None = Field(None, ge=1, description="Side in pixels to which images are resized.")
+    grayscale: bool = Field(False, description="Turn colour images into one channel.")
+    public_count: int = Field(500, ge=0, description="Other examples kept as public data, baselines and decoys.")
+
+
+class ModelSection(_Section):
+    """The model that the client was sent."""
+
+    name: str | None = Field(None, description="A model from `invertigo list models`.")
+    factory: str | None = Field(None, description="Your own model: `module:factory`, called without arguments.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
+    weights: str | None = Field(None, description="A safetensors file with the model's state dict.")
+    trained_epochs: int = Field(0, ge=0, description="Epochs of training on the public split before the audit.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_origin(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        if given.get("name") and given.get("factory"):
+            raise ValueError("a model has either a `name` or a `factory`, not both")
+        return given if given.get("name") or given.get("factory") else {**given, "name": "lenet"}
+
+
+class LocalSection(_Section):
+    """How the client trains before it sends; the fields of `LocalTraining`."""
+
+    mode: Literal["train", "eval"] = "train"
+    sends: Literal["gradient", "difference"] = "gradient"
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    epochs: int = 1
+    batch_size: int | None = None
+    shares_buffers: bool = False
+
+    def build(self) -> LocalTraining:
+        """The client's recipe."""
+        return LocalTraining(**self.model_dump())
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> LocalSection:
+        try:
+            self.build()
+        except InvalidValueError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class AdversarySection(_Section):
+    """Who looks at the update."""
+
+    levels: list[int] | None = Field(None, description="Rungs of the threat ladder to examine; default: see below.")
+    clients: int = Field(1, ge=1, description="Clients whose updates are summed before the adversary sees them.")
+
+    @field_validator("levels")
+    @classmethod
+    def _on_the_ladder(cls, levels: list[int] | None) -> list[int] | None:
+        wrong = [level for level in levels or [] if not 0 <= level <= 5]
+        if wrong:
+            raise ValueError(f"there is no rung {wrong[0]} on the threat ladder; its rungs are 0 to 5")
+        return levels
+
+
+class AttackSection(BaseModel):
+    """An attack by name, with any of its hyper-parameters beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What stands beside the name."""
+        return dict(self.model_extra or {})
+
+
+class NormaliseSection(_Section):
+    """Channel means and deviations that the model's input is normalised with."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class Scenario(_Section):
+    """Everything an audit needs, in one file."""
+
+    title: str = ""
+    description: str = ""
+    expect: str = Field("", description="What this scenario is known to find.")
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection(name="lenet")
+    normalise: bool | NormaliseSection = Field(False, description="True: by the public examples' mean and deviation.")
+    local: LocalSection = LocalSection()
+    adversary: AdversarySection = AdversarySection()
+    attacks: Literal["auto"] | list[str | AttackSection] = "auto"
+    budget: float | str = "60s"
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+    seed: int = Field(0, ge=0)
+    decoys: int = Field(100, ge=1)
+    private: bool | None = Field(None, description="False lets a report show the originals; default: unless bundled.")
+    compare: list[str | dict[str, Any]] = Field(
+        default_factory=list, description="Scenarios shown beside this one: packaged names, files, or changes to it."
+    )
+
+    @field_validator("budget")
+    @classmethod
+    def _a_time(cls, budget: float | str) -> float | str:
+        try:
+            parse_budget(budget)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return budget
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults written out, as plain data."""
+        return self.model_dump(mode="json")
+
+    def attack_list(self) -> list[AttackSection] | None:
+        """The attacks by name and hyper-parameters; None when the audit chooses."""
+        if self.attacks == "auto":
+            return None
+        return [AttackSection(name=a) if isinstance(a, str) else a for a in self.attacks]
+
+    def companions(self) -> list[Scenario]:
+        """The scenarios to show beside this one. A mapping holds changes to this one, by dotted or nested key."""
+        return [load_scenario(entry) if isinstance(entry, str) else self._changed(entry) for entry in self.compare]
+
+    def _changed(self, changes: dict[str, Any]) -> Scenario:
+        return _validated(_merge(self.model_dump(exclude_unset=True) | {"compare": []}, changes), "compare")
+
+
+def scenario_names() -> list[str]:
+    """Names of the packaged scenarios."""
+    folder = files("invertigo.auditing") / "scenarios"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+    """A packaged scenario by name, or a YAML file, with `dotted.key=value` overrides laid over it.
+
+    Raises: UnknownNameError for a name nobody has; ConfigurationError for a key or a value that cannot be understood.
+    """
+    text, what = _read(source)
+    try:
+        mapping = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{what} is no valid YAML: {error}.") from error
+    if not isinstance(mapping, dict):
+        raise ConfigurationError(f"{what} must hold `key: value` lines, but holds {type(mapping).__name__}.")
+    return _validated(apply_overrides(mapping, overrides), what)
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    if str(source) in scenario_names():
+        entry = files("invertigo.auditing") / "scenarios" / f"{source}.yaml"
+        return entry.read_text(encoding="utf-8"), f"Scenario '{source}'"
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        names = scenario_names()
+        raise UnknownNameError(
+            f"There is no scenario '{source}'.{did_you_mean(str(source), names)} "
+            f"Known: {', '.join(names)}; or give the path of a .yaml file."
+        )
+    try:
+        return path.read_text(encoding="utf-8"), f"Scenario file {path.name}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The scenario file {path} cannot be read ({error}); check the path.") from error
+
+
+def _validated(mapping: dict[str, Any], what: str) -> Scenario:
+    typos = list(unknown_keys(Scenario, mapping))
+    if typos:
+        raise ConfigurationError(f"{what}: {' '.join(typos)}")
+    try:
+        return Scenario.model_validate(mapping)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, what)) from error
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            merged[head] = _merge(merged.get(head) or {}, {rest: value})
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
