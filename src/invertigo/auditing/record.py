@@ -80,6 +80,7 @@ class LevelRecord(_Record):
     strongest_level: int | None = None
     recovered: int = 0
     recovered_interval: tuple[float, float] | None = None
+    """95 % Wilson interval of the recovered share of such examples, in [0, 1]."""
     identified: int = 0
     defense: str | None = None
     """The cheapest defense known to stop it, with its cost; None when none was examined."""

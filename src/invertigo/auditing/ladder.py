@@ -1,0 +1,147 @@
+"""Which rungs of the threat ladder an audit examines, and what it found on each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from invertigo.auditing.record import AttackRecord, LevelRecord
+from invertigo.types import ThreatLevel
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the ladder in an audit.
+
+    `same_as` names a lower rung whose results hold here too, because this rung adds nothing for this client.
+    """
+
+    level: ThreatLevel
+    examined: bool
+    reason: str = ""
+    same_as: ThreatLevel | None = None
+
+    @property
+    def attacked(self) -> bool:
+        """Attacks are run on this rung, rather than carried over from a lower one."""
+        return self.examined and self.same_as is None
+
+
+def plan_ladder(
+    native: ThreatLevel,
+    *,
+    mode_matters: bool,
+    clients: int = 1,
+    public: bool = False,
+    public_attacks: bool = False,
+    requested: Sequence[int] | None = None,
+) -> list[Rung]:
+    """Every rung of the ladder, from the bottom, with the reason where it is not examined.
+
+    Args:
+        native: the rung that this client's own training puts the adversary on (`federation.native_level`).
+        mode_matters: the model computes differently in training and in inference mode (BatchNorm, dropout).
+        clients: updates summed before the adversary sees them; rung 0 needs at least two.
+        public: public data is at hand; `public_attacks`: some chosen attack makes use of it.
+        requested: the user's choice of rungs; None leaves the choice to the rules above.
+    """
+    return [_rung(level, native, mode_matters, clients, public, public_attacks, requested) for level in ThreatLevel]
+
+
+def _rung(
+    level: ThreatLevel,
+    native: ThreatLevel,
+    mode_matters: bool,
+    clients: int,
+    public: bool,
+    public_attacks: bool,
+    requested: Sequence[int] | None,
+) -> Rung:
+    impossible = _impossible(level, native, clients, public, public_attacks)
+    if impossible:
+        return Rung(level, False, impossible)
+    if requested is not None and level not in requested:
+        return Rung(level, False, "not asked for")
+    if level == ThreatLevel.INFERENCE_MODE and not mode_matters and native < level:
+        return _nothing_new(requested)
+    if level == ThreatLevel.INFERENCE_MODE and native < level:
+        return Rung(
+            level, True, "a what-if: this client trains in training mode; its update was recomputed in inference mode"
+        )
+    if level == ThreatLevel.STATISTICS:
+        return Rung(level, True, "assumes that the adversary learns the labels and the batch statistics from elsewhere")
+    return Rung(level, True)
+
+
+def _impossible(level: ThreatLevel, native: ThreatLevel, clients: int, public: bool, public_attacks: bool) -> str:
+    if level == ThreatLevel.MALICIOUS:
+        return "no malicious-server attack in this audit"
+    if level == ThreatLevel.AGGREGATE and clients < 2:
+        return "only one client: there is no sum to hide in"
+    if ThreatLevel.UPDATE <= level < native:
+        return f"this client already gives what rung {int(native)} needs"
+    if level == ThreatLevel.AUXILIARY and not public:
+        return "no public data at hand"
+    if level == ThreatLevel.AUXILIARY and not public_attacks:
+        return "no attack in this audit makes use of public data"
+    return ""
+
+
+def _nothing_new(requested: Sequence[int] | None) -> Rung:
+    lower = [level for level in (2, 1) if requested is None or level in requested]
+    if not lower:
+        return Rung(ThreatLevel.INFERENCE_MODE, True)
+    same = ThreatLevel(lower[0])
+    reason = f"same as rung {int(same)}: this model computes alike in training and in inference mode"
+    return Rung(ThreatLevel.INFERENCE_MODE, True, reason, same)
+
+
+def climb(rungs: Sequence[Rung], records: Sequence[AttackRecord], headline: str, sign: int) -> list[LevelRecord]:
+    """What was found on each rung: the strongest attack there or below, since a higher rung can do all a lower one can.
+
+    Args:
+        headline: name of the headline metric; `sign` is 1 when larger means more was rebuilt, else -1.
+    """
+    levels = []
+    for rung in rungs:
+        known = [r for r in records if r.level <= rung.level and r.status == "ran" and r.outcomes]
+        best = max(known, key=lambda r: _strength(r, headline, sign), default=None)
+        levels.append(_level(rung, best))
+    return levels
+
+
+def _strength(record: AttackRecord, headline: str, sign: int) -> tuple[int, int, float, int]:
+    scores = record.scores.get(headline) or [-math.inf * sign]
+    return record.recovered, record.identified, max(sign * s for s in scores), -record.level
+
+
+def _level(rung: Rung, best: AttackRecord | None) -> LevelRecord:
+    level = LevelRecord(level=int(rung.level), summary=rung.level.summary, examined=rung.examined, reason=rung.reason)
+    if best is None:
+        return level
+    return level.model_copy(
+        update={
+            "strongest": best.attack,
+            "strongest_level": best.level,
+            "recovered": best.recovered,
+            "recovered_interval": wilson(best.recovered, len(best.outcomes)),
+            "identified": best.identified,
+        }
+    )
+
+
+def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    r"""The 95 % score interval of a proportion, as a fraction in [0, 1].
+
+    $(\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}) / (1 + z^2/n)$. It stays inside [0, 1] and does not
+    collapse to a point when all or none succeed. Source: Wilson (1927), J. Am. Stat. Assoc. 22(158).
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share, scale = successes / total, 1 + z * z / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == total else (centre + spread) / scale
+    return low, high

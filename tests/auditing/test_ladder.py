@@ -1,0 +1,106 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invertigo.auditing.ladder import climb, plan_ladder, wilson
+from invertigo.auditing.record import AttackRecord
+from invertigo.types import ThreatLevel
+
+
+def attacked(native, **facts):
+    facts = {"mode_matters": True} | facts
+    return [int(r.level) for r in plan_ladder(ThreatLevel(native), **facts) if r.attacked]
+
+
+def reason(native, level, **facts):
+    facts = {"mode_matters": True} | facts
+    return plan_ladder(ThreatLevel(native), **facts)[level].reason
+
+
+def attack(level, outcomes, name="a", scores=None, **facts):
+    scores = scores or [10.0] * len(outcomes)
+    return AttackRecord(
+        level=level,
+        attack=name,
+        paper="p",
+        exact=False,
+        status="ran",
+        outcomes=outcomes,
+        scores={"psnr": scores},
+        **facts,
+    )
+
+
+def test_a_training_mode_client_is_examined_on_rungs_one_to_three():
+    assert attacked(1) == [1, 2, 3]
+    assert "what-if" in reason(1, 3)
+    assert "one client" in reason(1, 0)
+    assert "malicious-server" in reason(1, 5)
+
+
+def test_an_inference_mode_client_is_examined_on_rung_three_only():
+    assert attacked(3) == [3]
+    assert "already gives what rung 3 needs" in reason(3, 1)
+    assert reason(3, 3) == ""
+
+
+def test_rung_three_is_not_repeated_when_the_mode_does_not_matter():
+    rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=False)
+    assert [int(r.level) for r in rungs if r.attacked] == [1, 2]
+    assert rungs[3].examined
+    assert rungs[3].same_as == ThreatLevel.STATISTICS
+    only_third = plan_ladder(ThreatLevel.UPDATE, mode_matters=False, requested=[3])
+    assert only_third[3].attacked
+
+
+def test_the_sum_of_clients_and_public_data_open_further_rungs():
+    assert attacked(1, clients=3) == [0, 1, 2, 3]
+    assert attacked(1, public=True, public_attacks=True) == [1, 2, 3, 4]
+    assert "makes use of public data" in reason(1, 4, public=True)
+    assert "no public data" in reason(1, 4)
+
+
+def test_the_users_choice_of_rungs_is_kept():
+    assert attacked(1, requested=[1]) == [1]
+    assert reason(1, 2, requested=[1]) == "not asked for"
+
+
+def test_a_higher_rung_inherits_what_a_lower_one_rebuilt():
+    rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=True)
+    records = [attack(1, ["exact", "nothing"], "low"), attack(2, ["nothing", "nothing"], "high", scores=[30.0, 30.0])]
+    levels = climb(rungs, records, "psnr", 1)
+    assert levels[0].strongest is None
+    assert [(le.strongest, le.strongest_level, le.recovered) for le in levels[1:4]] == [("low", 1, 1)] * 3
+
+
+def test_a_lower_rung_does_not_borrow_from_a_higher_one():
+    rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=True)
+    levels = climb(rungs, [attack(3, ["exact"])], "psnr", 1)
+    assert [le.recovered for le in levels] == [0, 0, 0, 1, 1, 1]
+
+
+def test_among_equals_the_better_headline_score_wins_in_either_direction():
+    rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=True)
+    records = [attack(1, ["nothing"], "ten", [10.0]), attack(1, ["nothing"], "twenty", [20.0])]
+    assert climb(rungs, records, "psnr", 1)[1].strongest == "twenty"
+    assert climb(rungs, records, "psnr", -1)[1].strongest == "ten"
+
+
+def test_wilson_matches_the_published_example():
+    low, high = wilson(15, 148)  # Newcombe (1998), Statistics in Medicine 17, table I: 0.0624 to 0.1605
+    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
+
+
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_brackets_the_share_and_stays_a_proportion(case):
+    successes, total = case
+    low, high = wilson(successes, total)
+    assert 0 <= low <= successes / total <= high <= 1
+    assert high - low > 0
+
+
+@pytest.mark.parametrize("level", list(ThreatLevel))
+def test_every_rung_is_listed_once(level):
+    rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=True)
+    assert rungs[int(level)].level == level
+    assert len(rungs) == 6
