@@ -20,9 +20,9 @@ def test_other_texts_are_refused_with_the_value(text):
 def test_time_unspent_by_early_runs_goes_to_later_ones():
     now = [0.0]
     budget = Budget(100.0, clock=lambda: now[0])
-    assert budget.share(2, reserve=0) == 50
+    assert budget.share(2, reserve=0.0) == 50
     now[0] = 10.0
     assert budget.left == 90
-    assert budget.share(1, reserve=0) == 90
+    assert budget.share(1, reserve=0.0) == 90
     now[0] = 200.0
     assert budget.share(1) == 0

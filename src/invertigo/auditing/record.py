@@ -46,6 +46,8 @@ class AttackRecord(_Record):
     decoys: int = 0
     outcomes: list[Outcome] = []
     notes: list[str] = []
+    residual: float | None = None
+    """Relative distance of the update that this reconstruction would have caused from the observed one."""
     tensors: str = ""
     """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
 
@@ -145,8 +147,9 @@ class AuditRecord(_Record):
     @property
     def worst(self) -> AttackRecord | None:
         """The attack that rebuilt most: by examples recovered, then by the headline metric's best example."""
-        if not self.ran:
-            return None
         headline = self.metrics[0]
+        scored = [attack for attack in self.ran if attack.scores.get(headline.name)]
+        if not scored:
+            return None
         sign = 1 if headline.privacy_loss else -1
-        return max(self.ran, key=lambda a: (a.recovered, max(sign * s for s in a.scores[headline.name])))
+        return max(scored, key=lambda a: (a.recovered, max(sign * s for s in a.scores[headline.name])))

@@ -120,11 +120,11 @@ class Scenario(_Section):
     title: str = ""
     description: str = ""
     expect: str = Field("", description="What this scenario is known to find.")
-    data: DataSection = DataSection()
-    model: ModelSection = ModelSection(name="lenet")
+    data: DataSection = Field(default_factory=lambda: DataSection.model_validate({}))
+    model: ModelSection = Field(default_factory=lambda: ModelSection.model_validate({}))
     normalise: bool | NormaliseSection = Field(False, description="True: by the public examples' mean and deviation.")
-    local: LocalSection = LocalSection()
-    adversary: AdversarySection = AdversarySection()
+    local: LocalSection = Field(default_factory=LocalSection)
+    adversary: AdversarySection = Field(default_factory=lambda: AdversarySection.model_validate({}))
     attacks: Literal["auto"] | list[str | AttackSection] = "auto"
     budget: float | str = "60s"
     dtype: Literal["float32", "float64"] = "float32"

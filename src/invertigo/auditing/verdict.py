@@ -1,0 +1,155 @@
+"""The answer of an audit, in words that need no knowledge of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from invertigo.auditing.record import AttackRecord, FlagRecord, LevelRecord, VerdictRecord
+
+WHO = {
+    0: "An honest-but-curious server that sees only the sum of several clients' updates",
+    1: "An honest-but-curious server that sees one update",
+    2: "A server that sees one update and learns the labels or the batch statistics from elsewhere",
+    3: "A server that sees one update of a client training in inference mode, or with its buffers",
+    4: "A server that sees one update and holds data of the same kind",
+    5: "A server that crafts the model it sends",
+}
+
+
+REPRODUCED = 1e-4
+"""A relative residual below this is rounding: the solution reproduces the update."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the verdict needs to know beside the results: the words for the examples, and what leaks here."""
+
+    noun: str = "example"
+    num_examples: int | None = None
+    scored: bool = True
+    interrupted: bool = False
+    remedies: tuple[str, ...] = ()
+
+    def count(self, number: int) -> str:
+        """`3 of 4 images`."""
+        total = self.num_examples
+        plural = self.noun if (total or number) == 1 else self.noun + "s"
+        return f"{number} of {total} {plural}" if total else f"{number} {plural}"
+
+
+def decide(
+    levels: Sequence[LevelRecord],
+    attacks: Sequence[AttackRecord],
+    flags: Sequence[FlagRecord],
+    circumstances: Circumstances,
+) -> VerdictRecord:
+    """`leaks` at the lowest rung where an example was rebuilt; `resists` only when every attack of every examined
+    rung ran to its own end and rebuilt nothing; `inconclusive` whenever it could be either."""
+    lowest = next((level for level in levels if level.examined and level.recovered), None)
+    if lowest is not None:
+        return _leaks(lowest, levels, attacks, circumstances)
+    certified = next((a for a in attacks if is_certified(a)), None) if not circumstances.scored else None
+    if certified is not None:
+        return _certified(certified, circumstances)
+    doubts = list(reasons_to_doubt(levels, attacks, flags, circumstances))
+    if doubts:
+        return _inconclusive(doubts, circumstances)
+    return _resists(levels, circumstances)
+
+
+def is_certified(attack: AttackRecord) -> bool:
+    """An exact attack's solution reproduces the update, which proves the reconstruction without the truth."""
+    miss = attack.objective if attack.residual is None else attack.residual
+    return attack.status == "ran" and attack.exact and miss is not None and miss <= REPRODUCED
+
+
+def reasons_to_doubt(
+    levels: Sequence[LevelRecord],
+    attacks: Sequence[AttackRecord],
+    flags: Sequence[FlagRecord],
+    circumstances: Circumstances,
+) -> list[str]:
+    """Why "nothing was rebuilt" is not yet "resists"; each is the end of a sentence that starts with "because"."""
+    examined = {level.level for level in levels if level.examined}
+    here = [a for a in attacks if a.level in examined]
+    doubts = [flag.message[:1].lower() + flag.message[1:].rstrip(".") for flag in flags if flag.severity == "fatal"]
+    if not circumstances.scored:
+        doubts.append("there was no truth to score the reconstructions against")
+    if circumstances.interrupted:
+        doubts.append("it was interrupted")
+    if not any(a.status == "ran" for a in here):
+        doubts.append("no attack could run")
+    failed = sorted({a.attack for a in here if a.status == "failed"})
+    if failed:
+        doubts.append(f"{_list(failed)} failed")
+    cut = sorted({a.attack for a in here if a.status == "ran" and a.stopped in ("budget", "diverged")})
+    skipped = sorted({a.attack for a in here if a.status == "skipped"} - set(cut))
+    if cut:
+        doubts.append(f"{_list(cut)} did not run to the end")
+    if skipped and not circumstances.interrupted:
+        doubts.append(f"there was no time left for {_list(skipped)}")
+    return doubts
+
+
+def _leaks(
+    lowest: LevelRecord, levels: Sequence[LevelRecord], attacks: Sequence[AttackRecord], c: Circumstances
+) -> VerdictRecord:
+    best = next(a for a in attacks if (a.attack, a.level) == (lowest.strongest, lowest.strongest_level) and a.recovered)
+    exact = best.outcomes.count("exact")
+    how = "exactly" if exact == best.recovered else "recognisably"
+    if 0 < exact < best.recovered:
+        how = f"recognisably, {exact} of them exactly"
+    headline = f"{WHO[lowest.level]} rebuilt {c.count(best.recovered)} {how}."
+    detail = [f"The strongest attack was {best.attack}."]
+    if best.ranks:
+        detail.append(f"An observer would pick out {best.identified} of {len(best.ranks)} among {best.decoys} others.")
+    below = [level.level for level in levels if level.examined and level.level < lowest.level]
+    if below:
+        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt.")
+    if lowest.reason:
+        detail.append(f"This rung is {_as_condition(lowest.reason)}.")
+    return VerdictRecord(
+        status="leaks", headline=headline, detail=" ".join(detail), level=lowest.level, remedy=" ".join(c.remedies)
+    )
+
+
+def _as_condition(reason: str) -> str:
+    return reason if reason.startswith("a ") else f"examined under this condition: {reason}"
+
+
+def _certified(attack: AttackRecord, c: Circumstances) -> VerdictRecord:
+    return VerdictRecord(
+        status="leaks",
+        level=attack.level,
+        headline=f"{WHO[attack.level]} solved for the private {c.noun}s, and the solution reproduces the update.",
+        detail=f"{attack.attack} is algebraic: no truth is needed to know that what it solved for was in the batch.",
+        remedy=" ".join(c.remedies),
+    )
+
+
+def _inconclusive(doubts: Sequence[str], c: Circumstances) -> VerdictRecord:
+    nothing = f"no {c.noun} was rebuilt" if c.scored else f"no {c.noun} is certified to have been rebuilt"
+    return VerdictRecord(
+        status="inconclusive",
+        headline=f"This audit cannot tell: {nothing}, but {doubts[0]}.",
+        detail=f"The result is open because {'; '.join(doubts)}. It is no evidence of safety.",
+        remedy="Give the audit a larger budget, or remove what stopped it, and run it again.",
+    )
+
+
+def _resists(levels: Sequence[LevelRecord], c: Circumstances) -> VerdictRecord:
+    examined = [level.level for level in levels if level.examined]
+    return VerdictRecord(
+        status="resists",
+        headline=f"No attack of this audit rebuilt any of the {c.num_examples} {c.noun}s, up to rung {max(examined)}.",
+        detail=(
+            f"Rungs {_list([str(e) for e in examined])} of the threat ladder were examined, and every attack ran to "
+            "its end. This holds for these attacks, this model state and these examples; it is no proof."
+        ),
+        remedy="A stronger attack, a crafted model (rung 5) or a smaller batch can change this.",
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

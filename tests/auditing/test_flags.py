@@ -1,0 +1,100 @@
+import pytest
+
+from invertigo.auditing.flags import RULES, Evidence, raise_flags
+from invertigo.auditing.record import AttackRecord, BaselineRecord, MetricRecord
+
+PSNR = MetricRecord(name="psnr", label="PSNR", privacy_loss=True)
+MSE = MetricRecord(name="mse", label="MSE", privacy_loss=False)
+
+
+def attack(**facts):
+    facts = {
+        "level": 1,
+        "attack": "a",
+        "paper": "p",
+        "exact": False,
+        "status": "ran",
+        "stopped": "schedule",
+        "scores": {"psnr": [20.0, 30.0]},
+        "outcomes": ["recognisable", "recognisable"],
+        "labels": "inferred",
+    } | facts
+    return AttackRecord(**facts)
+
+
+def evidence(*attacks, **facts):
+    baseline = BaselineRecord(name="mean", label="mean image", scores={"psnr": [12.0, 14.0]})
+    facts = {"metrics": [PSNR], "baselines": [baseline], "num_examples": 64, "decoys": 100} | facts
+    return Evidence(attacks=attacks or (attack(),), **facts)
+
+
+def codes(found):
+    return [flag.code for flag in raise_flags(found)]
+
+
+CASES = {
+    "vanishing_update": evidence(relative_norm=1e-9),
+    "interrupted": evidence(interrupted=True),
+    "attack_failed": evidence(attack(), attack(status="failed", reason="ValueError: x", outcomes=[], scores={})),
+    "did_not_converge": evidence(attack(stopped="budget")),
+    "below_baseline": evidence(attack(scores={"psnr": [12.0, 13.0]})),
+    "labels_given": evidence(attack(labels="given")),
+    "statistics_assumed": evidence(attack(level=2), statistics_assumed_from=2),
+    "range_inferred": evidence(range_inferred=True),
+    "no_decoys": evidence(decoys=0),
+    "few_decoys": evidence(decoys=40),
+    "borrowed_decoys": evidence(borrowed="photos"),
+    "dropout_unmodelled": evidence(dropout=True),
+    "exact_beats_optimiser": evidence(attack(exact=True), attack(outcomes=["nothing", "recognisable"])),
+    "not_identified": evidence(attack(residual=1e-6, outcomes=["nothing", "exact"])),
+    "few_examples": evidence(num_examples=29),
+}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_each_flag_is_raised_by_its_own_case_and_by_no_other(code):
+    assert codes(CASES[code]) == [code]
+
+
+def test_a_clean_audit_raises_nothing():
+    assert codes(evidence()) == []
+
+
+def test_every_rule_has_a_case():
+    assert len(RULES) <= len(CASES)
+    raised = {rule for rule in RULES for case in CASES.values() if list(rule(case))}
+    assert raised == set(RULES)
+
+
+@pytest.mark.parametrize(
+    "near_miss",
+    [
+        evidence(attack(stopped="converged")),
+        evidence(attack(level=1), statistics_assumed_from=2),
+        evidence(attack(exact=True), attack()),
+        evidence(attack(residual=0.2, outcomes=["nothing", "exact"])),
+        evidence(attack(exact=True, residual=0.0, outcomes=["nothing", "exact"])),
+        evidence(scored=False, decoys=0),
+        evidence(num_examples=30),
+        evidence(relative_norm=1e-5),
+    ],
+)
+def test_near_misses_raise_nothing(near_miss):
+    assert codes(near_miss) == []
+
+
+def test_below_baseline_follows_the_direction_of_the_metric():
+    baseline = BaselineRecord(name="mean", label="mean image", scores={"mse": [0.1, 0.1]})
+    facts = {"metrics": [MSE], "baselines": [baseline]}
+    assert codes(evidence(attack(scores={"mse": [0.2, 0.2]}), **facts)) == ["below_baseline"]
+    assert codes(evidence(attack(scores={"mse": [0.01, 0.01]}), **facts)) == []
+
+
+def test_the_gravest_flag_comes_first():
+    found = raise_flags(evidence(attack(stopped="budget"), num_examples=3, relative_norm=0.0))
+    assert [flag.severity for flag in found] == ["fatal", "warning", "info"]
+
+
+def test_messages_name_the_attack_and_the_rung():
+    (flag,) = raise_flags(evidence(attack(stopped="budget"), attack(level=2, stopped="diverged")))
+    assert "a (rungs 1, 2)" in flag.message
