@@ -66,13 +66,16 @@ class Metric:
 class Domain(Protocol):
     """A kind of private data: its fields and ranges, how two batches compare, how one is drawn."""
 
-    name: str
-    inputs: str
+    name: ClassVar[str]
+    inputs: ClassVar[str]
     """Name of the batch field that the model reads."""
-    target: str
+    target: ClassVar[str]
     """Name of the batch field that the loss reads beside the model's output."""
-    metrics: tuple[Metric, ...]
-    """The first one is the headline metric."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The scores it gives; the first one is the headline metric."""
+        ...
 
     def example_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of one example of each field an attack has to rebuild by optimisation."""
@@ -87,7 +90,7 @@ class Domain(Protocol):
         ...
 
     def baselines(self, truth: Batch, public: Batch | None) -> Mapping[str, Scores]:
-        """Scores of guesses that read nothing from the update (mean of the public data, nearest public example, ...)."""
+        """Scores of guesses that read nothing from the update (mean of public data, nearest public example, ...)."""
         ...
 
     def identify(self, truth: Batch, reconstruction: Mapping[str, Tensor], decoys: Batch) -> Identification:

@@ -117,7 +117,8 @@ class Observation:
         if not isinstance(gradients, Mapping):
             if len(gradients) != len(parameters):
                 raise MismatchError(
-                    f"{len(gradients)} gradient tensors were given, but the model has {len(parameters)} trainable parameters."
+                    f"{len(gradients)} gradient tensors were given, but the model has {len(parameters)} "
+                    "trainable parameters."
                 )
             gradients = dict(zip(parameters, gradients))
         update = Update({name: tensor.detach().clone() for name, tensor in gradients.items()}, "gradient")
