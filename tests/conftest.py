@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -27,3 +29,11 @@ def shared_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("INVERTIGO_DATA names no folder with public data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """Without the run-time type checks of the tests: what a user sees who passes a value of the wrong kind."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
