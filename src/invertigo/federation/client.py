@@ -1,0 +1,181 @@
+"""The honest client: it trains on its private batch as PyTorch would, and sends what it was told to send."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from invertigo.federation.functional import batchnorm_statistics
+from invertigo.types import (
+    Batch,
+    InvalidValueError,
+    LocalTraining,
+    MismatchError,
+    Task,
+    Update,
+    buffers_of,
+    trainable,
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What local training produced: the message, and what the BatchNorm layers saw in the first step.
+
+    `statistics[module]` is the (mean, biased variance) at the input of that BatchNorm module. They are not sent;
+    `observe` hands them to adversaries who are assumed to know them.
+    """
+
+    update: Update
+    statistics: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def train_locally(
+    task: Task, batch: Batch, local: LocalTraining, *, generator: torch.Generator | None = None
+) -> Update:
+    r"""The client's message: $\nabla_\theta L(\theta; x, y)$, or $\theta_T - \theta_0$ after local SGD steps.
+
+    Training happens on a copy, so the model's parameters, buffers, gradients and modes stay as they are, and the
+    global random state is put back. Parameters that the loss does not reach get zeros.
+
+    Args:
+        batch: the private examples, as the model reads them; they follow the model's device and floating dtype.
+        generator: seeds dropout; without it, dropout draws what the global generator would draw next.
+
+    Raises: InvalidValueError when the loss is not finite or a label is outside the classes; MismatchError when the
+        model cannot read the batch.
+    """
+    return train(task, batch, local, generator=generator).update
+
+
+def train(task: Task, batch: Batch, local: LocalTraining, *, generator: torch.Generator | None = None) -> Trained:
+    """`train_locally`, with the batch statistics of the first step beside the message."""
+    before = trainable(task.model)
+    if not before:
+        raise InvalidValueError(
+            "The model has no trainable parameters (all have requires_grad=False), so a client has nothing to send."
+        )
+    batch = _follow(batch, next(iter(before.values())))
+    _check_labels(batch, task, task.num_classes)
+    model = _copy(task.model)
+    model.train(local.mode == "train")
+    with _random_state_restored(before, generator), batchnorm_statistics(model) as seen, torch.enable_grad():
+        if local.sends == "gradient":
+            _backward(task, model, batch)
+            statistics, tensors = _detached(seen), _gradients(model)
+        else:
+            statistics = _descend(task, model, batch, local, seen)
+            tensors = {name: after - before[name] for name, after in trainable(model).items()}
+    buffers = buffers_of(model) if local.shares_buffers else None
+    return Trained(Update(tensors, local.sends, buffers or None), statistics)
+
+
+def _descend(
+    task: Task, model: nn.Module, batch: Batch, local: LocalTraining, seen: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=local.learning_rate, momentum=local.momentum)
+    first: dict[str, tuple[Tensor, Tensor]] = {}
+    for number, part in enumerate(local.steps(len(batch))):
+        optimizer.zero_grad()
+        _backward(task, model, batch.select(part))
+        first = _detached(seen) if number == 0 else first
+        optimizer.step()
+    return first
+
+
+def _backward(task: Task, model: nn.Module, batch: Batch) -> None:
+    def call(*inputs: Tensor, **named: Tensor) -> Tensor:
+        output = _forward(model, batch, inputs, named)
+        if task.num_classes is None and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
+            _check_labels(batch, task, output.shape[1])
+        return output
+
+    loss = task.evaluate(call, batch.fields)
+    if not torch.isfinite(loss).all():
+        raise InvalidValueError(
+            f"The client's loss is {loss.detach().flatten()[0].item()} on a step of {len(batch)} examples, so its "
+            "update would be NaN. Check the data's range and the model's weights, or lower LocalTraining.learning_rate."
+        )
+    if not loss.requires_grad:
+        raise InvalidValueError(
+            "The loss does not depend on any trainable parameter, so the update would be empty. "
+            "Check that the loss is computed from the model's output and that nothing detaches it."
+        )
+    loss.backward()
+
+
+def _forward(model: nn.Module, batch: Batch, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
+    shapes = {name: tuple(tensor.shape) for name, tensor in batch.fields.items()}
+    try:
+        return model(*inputs, **named)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InvalidValueError(
+            f"BatchNorm in training mode cannot normalise a local step of {len(batch)} example whose features are one "
+            "value per channel: there is no variance. Use at least two examples a step, mode='eval', or GroupNorm."
+        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise MismatchError(
+            f"The model cannot read this batch ({shapes}): {error}. Check the shape of the data and the model's input."
+        ) from error
+
+
+def _check_labels(batch: Batch, task: Task, classes: int | None) -> None:
+    labels = batch.fields.get(task.domain.target)
+    if classes is None or task.step_loss is not None or labels is None or labels.ndim != 1:
+        return
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        return
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise InvalidValueError(
+            f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1}). "
+            "Number the classes from 0, or give the model as many outputs as there are classes."
+        )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise InvalidValueError(
+            f"The model cannot be copied ({error}). A module keeps a computed tensor as an attribute; detach it, or "
+            "register it as a buffer, so that training can run on a copy and leave your model alone."
+        ) from error
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+
+
+def _detached(seen: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+    return {name: (mean.detach().clone(), variance.detach().clone()) for name, (mean, variance) in seen.items()}
+
+
+def _follow(batch: Batch, parameter: Tensor) -> Batch:
+    return batch.to(parameter.device, parameter.dtype if parameter.is_floating_point() else None)
+
+
+@contextmanager
+def _random_state_restored(parameters: Mapping[str, Tensor], generator: torch.Generator | None) -> Iterator[None]:
+    """Fork the generators that dropout draws from; seed them from `generator` when there is one."""
+    devices = sorted({p.device.index or 0 for p in parameters.values() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices):
+        if generator is not None:
+            drawn = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+            for own in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
+                own.manual_seed(drawn)
+        yield
