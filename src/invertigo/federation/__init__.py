@@ -1,0 +1,25 @@
+"""A round of federated learning: local training, aggregation, and what an adversary observes of it."""
+
+from invertigo.federation.aggregate import aggregate
+from invertigo.federation.client import train_locally
+from invertigo.federation.functional import Simulation, batchnorm_statistics, functional_update, simulating
+from invertigo.federation.modes import mode_matters, native_level, sensitive_layers
+from invertigo.federation.observe import observe
+from invertigo.federation.statistics import statistics_from_buffers
+from invertigo.federation.watch import Tape, watch
+
+__all__ = [
+    "Simulation",
+    "Tape",
+    "aggregate",
+    "batchnorm_statistics",
+    "functional_update",
+    "mode_matters",
+    "native_level",
+    "observe",
+    "sensitive_layers",
+    "simulating",
+    "statistics_from_buffers",
+    "train_locally",
+    "watch",
+]
