@@ -1,0 +1,72 @@
+"""Attacks by name, and the one call that runs one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+import torch
+
+from invertigo.types import (
+    Attack,
+    ConfigurationError,
+    Observation,
+    Progress,
+    Reconstruction,
+    Registry,
+    did_you_mean,
+)
+
+registry: Registry[type[Attack]] = Registry("attacks", "attack")
+A = TypeVar("A")
+
+
+def register(cls: A) -> A:
+    """Class decorator that files an attack under its own `name`."""
+    return registry.register(cls.name)(cls)  # type: ignore[attr-defined]
+
+
+def make(attack: str | Attack, **hyperparameters: Any) -> Attack:
+    """The attack of that name with these hyper-parameters; an attack object is passed through.
+
+    Raises: UnknownNameError for the name, ConfigurationError for a hyper-parameter that the attack does not have.
+    """
+    if not isinstance(attack, str):
+        if hyperparameters:
+            raise ConfigurationError(
+                f"Hyper-parameters {sorted(hyperparameters)} were given beside an attack object, which has its own; "
+                f"name the attack ('{attack.name}') or set them when you build it."
+            )
+        return attack
+    cls = registry[attack]
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in hyperparameters:
+        if name not in known:
+            raise ConfigurationError(
+                f"Attack '{attack}' has no hyper-parameter '{name}'.{did_you_mean(name, known)} "
+                f"It has: {', '.join(sorted(known)) or 'none'}."
+            )
+    return cls(**hyperparameters)
+
+
+def reconstruct(
+    observation: Observation,
+    attack: str | Attack = "auto",
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **hyperparameters: Any,
+) -> Reconstruction:
+    """Rebuild the private batch behind an observed update.
+
+    Args:
+        attack: a registered name, with `hyperparameters` beside it, or an attack object.
+        seed: of everything the attack draws; the same seed on the same machine gives the same bits.
+        progress: called now and then; returning True asks the attack to stop and return its best so far.
+
+    Raises: RequirementError when the observation lacks what the attack needs.
+    """
+    chosen = make(attack, **hyperparameters)
+    device = next(iter(observation.update.tensors.values())).device
+    generator = torch.Generator(device).manual_seed(seed)
+    return chosen.reconstruct(observation, generator=generator, progress=progress)
