@@ -1,0 +1,114 @@
+"""MedMNIST: small medical images, one npz file a set."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from invertigo.data.locate import find
+from invertigo.data.pixels import from_bytes, resize
+from invertigo.data.source import Content, ImageSource, Request, register
+from invertigo.types import CorruptFileError, InvalidValueError, Paper
+
+MEDMNIST = Paper(
+    key="yang2023medmnist",
+    title="MedMNIST v2: A Large-Scale Lightweight Benchmark for 2D and 3D Biomedical Image Classification",
+    authors="Yang, Jiancheng and Shi, Rui and Wei, Donglai and Liu, Zequan and Zhao, Lin and Ke, Bilian and "
+    "Pfister, Hanspeter and Ni, Bingbing",
+    year=2023,
+    venue="Scientific Data",
+    arxiv="2110.14795",
+)
+SETS = {
+    "pathmnist": "colon tissue under the microscope, colour",
+    "dermamnist": "pigmented skin lesions, colour",
+    "octmnist": "retinal OCT scans, grey",
+    "pneumoniamnist": "chest X-rays of children, grey",
+    "retinamnist": "fundus photographs, colour",
+    "breastmnist": "breast ultrasound, grey",
+    "bloodmnist": "blood cells under the microscope, colour",
+    "tissuemnist": "kidney cortex cells, grey",
+    "organamnist": "abdominal CT, axial slices, grey",
+    "organcmnist": "abdominal CT, coronal slices, grey",
+    "organsmnist": "abdominal CT, sagittal slices, grey",
+}
+CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant", "normal or benign")}
+
+
+def read_medmnist(path: Path, *, split: str = "train", limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes (examples, height, width[, 3]) and labels (examples,) of one split (train, val, test) of a MedMNIST file.
+
+    Objects are refused, so nothing in the file is unpickled.
+    Raises: CorruptFileError; InvalidValueError for a multi-label or a 3D set.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images, labels = archive[f"{split}_images"], archive[f"{split}_labels"]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise CorruptFileError(
+            f"{path} is not an intact MedMNIST file with arrays '{split}_images' and '{split}_labels' ({error}). "
+            "Get it afresh from https://medmnist.com."
+        ) from error
+    labels = labels.reshape(len(labels), -1)
+    if labels.shape[1] != 1 or images.dtype != np.uint8 or not _is_flat(images):
+        raise InvalidValueError(
+            f"{path} holds {images.dtype} images of shape {images.shape[1:]} with {labels.shape[1]} labels each; "
+            "only flat grey or colour images with one label each are supported."
+        )
+    if len(images) != len(labels):
+        raise CorruptFileError(f"{path} holds {len(images)} images but {len(labels)} labels in split '{split}'.")
+    return images[:limit], labels[:limit, 0]
+
+
+def _is_flat(images: np.ndarray) -> bool:
+    return images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+
+
+def _read(request: Request, *, name: str) -> Content:
+    path = find(name, medmnist_layouts(name), request.root)
+    images, labels = read_medmnist(path, split=request.split, limit=request.limit)
+    targets = torch.from_numpy(labels.astype(np.int64))
+    return resize(from_bytes(images), request.size), targets, _classes(path, name)
+
+
+def _classes(path: Path, name: str) -> tuple[str, ...]:
+    if name in CLASSES:
+        return CLASSES[name]
+    with np.load(path, allow_pickle=False) as archive:
+        highest = max(int(archive[key].max(initial=0)) for key in archive.files if key.endswith("_labels"))
+    return tuple(str(label) for label in range(highest + 1))
+
+
+def medmnist_layouts(name: str) -> tuple[str, ...]:
+    """Where the file may lie below a data folder."""
+    return f"medmnist/{name}.npz", f"{name}.npz"
+
+
+def medmnist_source(name: str, summary: str = "") -> ImageSource:
+    """How the set in `<name>.npz` is loaded."""
+    return ImageSource(
+        name=name,
+        summary=f"MedMNIST: {summary}, 28x28" if summary else "An image set in a MedMNIST file",
+        splits=("train", "val", "test"),
+        licence="CC BY-NC 4.0" if name == "dermamnist" else "CC BY 4.0",
+        read=partial(_read, name=name),
+        paper=MEDMNIST,
+    )
+
+
+for _name, _summary in SETS.items():
+    register(medmnist_source(_name, _summary))
