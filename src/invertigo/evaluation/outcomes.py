@@ -1,0 +1,68 @@
+"""What became of each private example: rebuilt exactly, recognisably, or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from invertigo.types import Identification, Scores
+
+Outcome = Literal["exact", "recognisable", "nothing"]
+ENOUGH_DECOYS = 100
+"""A guess without information is picked out of so long a line-up once in a hundred examples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criteria:
+    """Where we draw the lines. The thresholds are ours, set by looking at pictures, not taken from a paper.
+
+    `exact_psnr`: 60 dB is an error of a thousandth of the range, a quarter of one grey level of 255.
+
+    `perceptual`: up to 0.25, people looking at blurred, noisy, faded, shifted and mixed 25×25 faces, 32×32 photographs
+    and 8×8 digits know the picture (noise of 10 % of the range, a blur of one pixel and a fifth of the contrast pass;
+    noise of 30 %, a blur of three pixels and another person's face do not). `unverified_perceptual` is asked for
+    instead where no line-up of 100 decoys can vouch for it, since the mean of aligned faces comes near 0.25.
+
+    `oracles` names the baselines that look at the truth; they are shown to the reader, but a guesser without
+    information cannot do as well, and in a narrow domain (digits) the nearest public picture is nearly the same one.
+    """
+
+    exact_psnr: float = 60.0
+    perceptual: float = 0.25
+    unverified_perceptual: float = 0.15
+    oracles: frozenset[str] = frozenset({"own_mean_colour", "public_nearest"})
+
+
+def outcomes(
+    scores: Scores,
+    identification: Identification | None,
+    baselines: Mapping[str, Scores],
+    criteria: Criteria | None = None,
+) -> list[Outcome]:
+    """The outcome of each example, in the order of the truth.
+
+    Exact: PSNR reaches `exact_psnr` and beats every baseline, oracles included, so that a blank picture guessed blank
+    is no leak. Recognisable: the perceptual distance is small enough, is smaller than that of every baseline that is
+    no oracle, and the truth came first in the line-up. PSNR plays no part in it: a plain picture that is too bright or
+    three pixels off falls below a grey square, and a grey square reaches 20 dB where there is little contrast.
+    """
+    rule = criteria or Criteria()
+    exact = (scores.per_example["psnr"] >= rule.exact_psnr) & _beats(scores, "psnr", baselines, +1)
+    rivals = {name: score for name, score in baselines.items() if name not in rule.oracles}
+    verified = identification is not None and identification.decoys >= ENOUGH_DECOYS
+    limit = rule.perceptual if verified else rule.unverified_perceptual
+    seen = (scores.per_example["perceptual"] <= limit) & _beats(scores, "perceptual", rivals, -1)
+    if identification is not None:
+        seen &= identification.identified.to(seen.device)
+    return ["exact" if e else "recognisable" if s else "nothing" for e, s in zip(exact.tolist(), seen.tolist())]
+
+
+def _beats(scores: Scores, metric: str, baselines: Mapping[str, Scores], sign: int) -> Bool[Tensor, " batch"]:
+    own = sign * scores.per_example[metric]
+    rivals = [sign * baseline.per_example[metric] for baseline in baselines.values()]
+    return torch.stack([own > rival for rival in rivals]).all(0) if rivals else torch.ones_like(own, dtype=torch.bool)
