@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertigo.auditing.record import AttackRecord, LevelRecord
+from invertigo.evaluation import proportion
 from invertigo.types import ThreatLevel
 
 
@@ -120,28 +121,13 @@ def _level(rung: Rung, best: AttackRecord | None) -> LevelRecord:
     level = LevelRecord(level=int(rung.level), summary=rung.level.summary, examined=rung.examined, reason=rung.reason)
     if best is None:
         return level
+    share = proportion(best.recovered, len(best.outcomes))
     return level.model_copy(
         update={
             "strongest": best.attack,
             "strongest_level": best.level,
             "recovered": best.recovered,
-            "recovered_interval": wilson(best.recovered, len(best.outcomes)),
+            "recovered_interval": (share.low, share.high),
             "identified": best.identified,
         }
     )
-
-
-def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    r"""The 95 % score interval of a proportion, as a fraction in [0, 1].
-
-    $(\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}) / (1 + z^2/n)$. It stays inside [0, 1] and does not
-    collapse to a point when all or none succeed. Source: Wilson (1927), J. Am. Stat. Assoc. 22(158).
-    """
-    if total == 0:
-        return 0.0, 1.0
-    share, scale = successes / total, 1 + z * z / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == total else (centre + spread) / scale
-    return low, high

@@ -33,6 +33,7 @@ class DataSection(_Section):
     indices: list[int] | None = Field(None, description="The private examples; without it, `count` are drawn.")
     count: int = Field(4, ge=1, description="How many private examples are drawn when `indices` is not given.")
     size: int | None = Field(None, ge=1, description="Side in pixels to which images are resized.")
+    limit: int | None = Field(None, ge=1, description="Read only the first so many examples of a large set.")
     grayscale: bool = Field(False, description="Turn colour images into one channel.")
     public_count: int = Field(500, ge=0, description="Other examples kept as public data, baselines and decoys.")
 

@@ -1,0 +1,390 @@
+"""The audit: from a client to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from invertigo.auditing.budget import Budget, parse_budget
+from invertigo.auditing.case import (
+    Case,
+    as_batch,
+    case_of_observation,
+    case_of_step,
+    case_of_tape,
+    stand_in,
+)
+from invertigo.auditing.environment import describe_environment
+from invertigo.auditing.flags import Evidence, raise_flags
+from invertigo.auditing.judge import Judge, baseline
+from invertigo.auditing.ladder import Rung, climb
+from invertigo.auditing.portfolio import choose
+from invertigo.auditing.record import AuditRecord, BaselineRecord, FlagRecord, LevelRecord, MetricRecord, VerdictRecord
+from invertigo.auditing.remedies import remedies
+from invertigo.auditing.result import Audit
+from invertigo.auditing.scenario import Scenario, load_scenario
+from invertigo.auditing.session import AuditProgress, Session
+from invertigo.auditing.staging import stage
+from invertigo.auditing.verdict import Circumstances, decide
+from invertigo.data import ImageSet
+from invertigo.federation import Tape
+from invertigo.types import (
+    INVERTIGO,
+    Batch,
+    ConfigurationError,
+    Domain,
+    InvertigoError,
+    LocalTraining,
+    Observation,
+    Requirement,
+    ThreatLevel,
+)
+
+NOUNS = {"images": "image"}
+
+
+def audit(
+    subject: Tape | Observation | Scenario | nn.Module | str | Path,
+    loss_fn: Callable[..., Any] | None = None,
+    batch: Any = None,
+    *,
+    truth: Any = None,
+    domain: Domain | None = None,
+    local: LocalTraining | None = None,
+    levels: Sequence[int] | None = None,
+    attacks: str | Sequence[Any] | None = None,
+    budget: str | float | int | None = None,
+    seed: int | None = None,
+    public: Batch | ImageSet | None = None,
+    decoys: int | None = None,
+    num_classes: int | None = None,
+    progress: AuditProgress | None = None,
+    title: str | None = None,
+    private: bool | None = None,
+    command: str | None = None,
+) -> Audit:
+    """Measure how much of a client's private data can be rebuilt from its update, by whom, and what would stop it.
+
+    Args:
+        subject: a tape from `invertigo.watch`; a model (with `loss_fn` and `batch`); an `Observation` (with `truth`
+            if scores are wanted); a `Scenario`, the name of a packaged one, or the path of a YAML file.
+        batch: the private examples: `(inputs, targets)`, named tensors, or a `Batch`, as the model reads them.
+        truth: the private examples behind an observation, in the same forms.
+        domain: the kind of data and its normalisation; without it, images whose range is inferred.
+        local: how the client trains; default: one gradient, in the mode that the model is in.
+        levels: rungs of the threat ladder to examine; default: from the client's own rung up to 3, and rung 0 or 4
+            where other clients or public data make them possible.
+        attacks: "auto", or names, attacks, or `{"name": ..., **hyperparameters}`.
+        budget: wall time for everything, as seconds or text such as "60s" (the default).
+        public: examples of the same kind that are no secret: baselines, decoys, and what rung 4 knows.
+        decoys: length of the line-up of each example; default 100.
+        progress: called now and then with a `Stage`; returning True stops the attack that is running.
+        private: False lets a report show the originals. Default True; for scenarios, unless the data are bundled.
+        command: what to write down as the way to repeat this audit; default: the call in Python.
+
+    Raises: InvertigoError when the parts do not belong together. An attack that refuses or crashes does not stop the
+        audit; Ctrl-C ends it early, with a verdict on what is there.
+    """
+    if isinstance(subject, (str, Path, Scenario)):
+        scenario = subject if isinstance(subject, Scenario) else load_scenario(subject)
+        given = {"attacks": attacks, "levels": levels, "budget": budget, "seed": seed, "decoys": decoys}
+        return _audit_scenario(scenario, subject, given, progress, title, private, command)
+    case = _case(subject, loss_fn, batch, truth, domain, local, num_classes)
+    case = case if public is None else replace(case, public=as_batch(public, case.task.domain))
+    case = _with_lineup(case, 100 if decoys is None else decoys)
+    case = replace(case, title=title or case.title, private=True if private is None else private)
+    call = {"levels": levels, "attacks": attacks or "auto", "budget": budget or "60s", "seed": seed or 0}
+    return run_audit(
+        case,
+        attacks=attacks,
+        levels=levels,
+        budget=parse_budget(budget or "60s"),
+        seed=seed or 0,
+        decoys=100 if decoys is None else decoys,
+        progress=progress,
+        command=command or _call(subject, call),
+    )
+
+
+def _audit_scenario(
+    scenario: Scenario,
+    subject: Any,
+    given: Mapping[str, Any],
+    progress: AuditProgress | None,
+    title: str | None,
+    private: bool | None,
+    command: str | None,
+) -> Audit:
+    case = stage(scenario)
+    case = replace(
+        case, title=title or case.title or str(subject), private=case.private if private is None else private
+    )
+    found = run_audit(
+        case,
+        attacks=given["attacks"] or scenario.attack_list(),
+        levels=given["levels"] if given["levels"] is not None else scenario.adversary.levels,
+        budget=parse_budget(given["budget"] or scenario.budget),
+        seed=scenario.seed if given["seed"] is None else given["seed"],
+        decoys=given["decoys"] or scenario.decoys,
+        progress=progress,
+        command=command or _scenario_command(subject, given),
+    )
+    beside = [
+        _audit_scenario(other, subject, given, progress, None, private, command) for other in scenario.companions()
+    ]
+    return replace(found, companions=tuple(beside))
+
+
+def run_audit(
+    case: Case,
+    *,
+    attacks: Any,
+    levels: Sequence[int] | None,
+    budget: float,
+    seed: int,
+    decoys: int,
+    progress: AuditProgress | None,
+    command: str,
+) -> Audit:
+    """Choose, attack, score and conclude, for a case that is ready."""
+    clock = Budget(float(budget))
+    size = len(case.truth) if case.truth is not None else case.received and case.received.num_examples
+    entries = choose(attacks, case.task, size)
+    wants_public = any(Requirement.PUBLIC_DATA in entry.attack.requires for entry in entries)
+    rungs = case.rungs(levels, wants_public)
+    rungs, observations = _observe(case, rungs, seed)
+    judge = Judge(case.task.domain, case.truth, case.lineup, decoys)
+    automatic = attacks is None or attacks == "auto"
+    session = Session(observations, entries, judge, clock, seed, progress, quiet_refusals=automatic)
+    session.run()
+    if case.truth is not None and not judge.baselines:
+        judge.baseline_only()
+    priors = list(_prior_baselines(session, judge)) if observations else []
+    return _compose(case, rungs, session, judge, priors, clock, seed, decoys, command)
+
+
+def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Observation]]:
+    """Observations of every rung that is attacked; a what-if that cannot be computed is not examined."""
+    kept: list[Rung] = []
+    found: dict[ThreatLevel, Observation] = {}
+    for rung in rungs:
+        try:
+            if rung.attacked:
+                found[rung.level] = case.observe(rung.level, seed)
+        except InvertigoError as error:
+            if not found:
+                raise
+            rung = Rung(rung.level, False, f"it could not be computed: {error}")
+        kept.append(rung)
+    return kept, found
+
+
+def _prior_baselines(session: Session, judge: Judge) -> Iterator[BaselineRecord]:
+    if judge.truth is None:
+        return
+    for entry, blind in session.prior_only(next(iter(session.observations))):
+        scores = judge.evaluate(blind.fields).scores
+        yield baseline(f"prior_only_{entry.name}", f"prior only ({entry.name})", scores)
+
+
+def _compose(
+    case: Case,
+    rungs: Sequence[Rung],
+    session: Session,
+    judge: Judge,
+    priors: Sequence[BaselineRecord],
+    clock: Budget,
+    seed: int,
+    decoys: int,
+    command: str,
+) -> Audit:
+    domain, records = case.task.domain, session.records
+    metrics = [
+        MetricRecord(name=m.name, label=m.label, privacy_loss=m.privacy_loss, unit=m.unit, description=m.description)
+        for m in domain.metrics
+    ]
+    sign = 1 if metrics[0].privacy_loss else -1
+    levels = climb(rungs, records, metrics[0].name, sign)
+    flags = raise_flags(_evidence(case, session, judge, priors, metrics, decoys))
+    record = AuditRecord(
+        title=case.title,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=version("invertigo"),
+        command=command,
+        seed=seed,
+        seconds=round(clock.spent, 3),
+        budget_seconds=clock.seconds,
+        scenario=dict(case.facts) or _facts(case),
+        domain=domain.config() if hasattr(domain, "config") else {"name": domain.name},  # type: ignore[attr-defined]
+        num_examples=_size(case) or 0,
+        knowledge=list(_knowledge(rungs)),
+        metrics=metrics,
+        attacks=records,
+        baselines=[*judge.baselines.values(), *priors],
+        levels=levels,
+        flags=flags,
+        verdict=_verdict(case, levels, session, flags),
+        citations=_citations(session),
+        environment=_environment(case),
+        private=case.private,
+    )
+    return Audit(record, session.tensors, case.truth, domain)
+
+
+def _verdict(case: Case, levels: Sequence[LevelRecord], session: Session, flags: Sequence[FlagRecord]) -> VerdictRecord:
+    lowest = next((level for level in levels if level.examined and level.recovered), None)
+    ways_out = remedies(
+        case.task.model,
+        case.local,
+        _size(case),
+        lowest.level if lowest else None,
+        lowest.strongest if lowest else None,
+    )
+    circumstances = Circumstances(
+        noun=NOUNS.get(case.task.domain.name, "example"),
+        num_examples=_size(case),
+        scored=case.truth is not None,
+        interrupted=session.interrupted,
+        remedies=tuple(ways_out),
+    )
+    return decide(levels, session.records, flags, circumstances)
+
+
+def _evidence(
+    case: Case,
+    session: Session,
+    judge: Judge,
+    priors: Sequence[BaselineRecord],
+    metrics: Sequence[MetricRecord],
+    decoys: int,
+) -> Evidence:
+    assumed = [
+        int(level)
+        for level, seen in session.observations.items()
+        if seen.knowledge.batch_statistics and not case.local.shares_buffers
+    ]
+    first = next(iter(session.observations.values()), None)
+    return Evidence(
+        attacks=session.records,
+        baselines=[*judge.rivals, *priors],
+        metrics=metrics,
+        num_examples=_size(case),
+        scored=case.truth is not None,
+        decoys=max((a.decoys for a in session.records), default=0) or judge.available_decoys,
+        wanted_decoys=decoys,
+        borrowed=case.borrowed,
+        statistics_assumed_from=min(assumed, default=None),
+        range_inferred=case.range_inferred,
+        relative_norm=1.0 if first is None else _relative_norm(first),
+        dropout=case.local.mode == "train" and _has_dropout(case.task.model),
+        interrupted=session.interrupted,
+    )
+
+
+def _relative_norm(observation: Observation) -> float:
+    weights = sum(p.double().square().sum().item() for p in observation.parameters.values()) ** 0.5
+    return observation.update.norm / weights if weights else 1.0
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
+
+
+def _knowledge(rungs: Sequence[Rung]) -> Iterator[str]:
+    yield "The model, the loss, the client's training recipe and the number of examples."
+    for rung in rungs:
+        if rung.attacked:
+            detail = f" ({rung.reason})" if rung.reason else ""
+            yield f"Rung {int(rung.level)}: {rung.level.summary}{detail}."
+
+
+def _citations(session: Session) -> dict[str, str]:
+    ran = {record.attack for record in session.records if record.status == "ran"}
+    papers = [INVERTIGO, *(entry.attack.paper for entry in session.entries if entry.name in ran)]
+    return {paper.key: paper.bibtex() for paper in papers}
+
+
+def _environment(case: Case) -> dict[str, str]:
+    like = next(case.task.model.parameters(), torch.zeros(()))
+    return describe_environment(like.device, like.dtype)
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    model = case.task.model
+    return {
+        "model": {
+            "name": type(model).__name__,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "classes": case.task.num_classes,
+        },
+        "loss": getattr(case.task.loss, "__name__", type(case.task.loss).__name__),
+        "local": vars(case.local),
+        "clients": 1 + len(case.others),
+    }
+
+
+def _size(case: Case) -> int | None:
+    if case.truth is not None:
+        return len(case.truth)
+    return case.received.num_examples if case.received is not None else None
+
+
+def _case(
+    subject: Any,
+    loss_fn: Callable[..., Any] | None,
+    batch: Any,
+    truth: Any,
+    domain: Domain | None,
+    local: LocalTraining | None,
+    num_classes: int | None,
+) -> Case:
+    if isinstance(subject, Tape):
+        return case_of_tape(subject, local)
+    if isinstance(subject, Observation):
+        return case_of_observation(subject, truth)
+    if isinstance(subject, nn.Module):
+        if loss_fn is None or batch is None:
+            raise ConfigurationError(
+                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch)."
+            )
+        return case_of_step(subject, loss_fn, batch, domain=domain, local=local, num_classes=num_classes)
+    raise ConfigurationError(
+        f"A {type(subject).__name__} cannot be audited; pass a tape from invertigo.watch, a model with loss and batch, "
+        "an Observation, or a scenario."
+    )
+
+
+def _with_lineup(case: Case, decoys: int) -> Case:
+    if case.truth is None:
+        return case
+    if case.public is not None:
+        return replace(case, lineup=case.public)
+    lineup, borrowed = stand_in(case.task.domain, decoys + len(case.truth))
+    return replace(case, lineup=lineup, borrowed=borrowed)
+
+
+def _call(subject: Any, arguments: Mapping[str, Any]) -> str:
+    what = {Tape: "tape", Observation: "observation"}.get(type(subject), "model, loss_fn, batch")
+    shown = [f"{name}={value!r}" for name, value in arguments.items() if value is not None and _plain(value)]
+    return f"invertigo.audit({', '.join([what, *shown])})"
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) or (
+        isinstance(value, (list, tuple)) and all(isinstance(v, (str, int, float)) for v in value)
+    )
+
+
+def _scenario_command(subject: Any, given: Mapping[str, Any]) -> str:
+    name = subject.title or "SCENARIO" if isinstance(subject, Scenario) else Path(str(subject)).name
+    keys = {"seed": "seed", "levels": "adversary.levels", "decoys": "decoys", "attacks": "attacks"}
+    changes = [f"--set {keys[k]}={v}" for k, v in given.items() if k in keys and v is not None and _plain(v)]
+    time = [f"--budget {given['budget']}"] if given["budget"] else []
+    return " ".join(["invertigo audit", str(name), *changes, *time])

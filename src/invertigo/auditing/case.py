@@ -1,0 +1,218 @@
+"""What is being audited: a client whose training can be repeated, or one update that was handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invertigo import data
+from invertigo.auditing.ladder import Rung, plan_ladder
+from invertigo.auditing.trial import generator_for
+from invertigo.data import ImageSet
+from invertigo.domains import Images
+from invertigo.federation import Tape, mode_matters, native_level, observe, simulating
+from invertigo.types import (
+    Batch,
+    ConfigurationError,
+    Domain,
+    InvalidValueError,
+    InvertigoError,
+    LocalTraining,
+    Observation,
+    Task,
+    ThreatLevel,
+    trainable,
+)
+
+STAND_INS = {1: "faces", 3: "photos"}
+"""Bundled pictures that serve as decoys when the user gives none, by number of channels."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, the client's recipe, and what is needed to observe and to score it.
+
+    `received` is an update that was handed over and cannot be repeated; `recorded` gives the update of a watched step
+    as a rung sees it, which is preferred over a repetition. Without `truth` nothing can be scored. `public` is what
+    the adversary may use; `lineup` serves as decoys and baselines, and `borrowed` names the bundled set it comes from
+    when it is not of the client's own kind.
+    """
+
+    task: Task
+    local: LocalTraining
+    truth: Batch | None = None
+    received: Observation | None = None
+    recorded: Callable[[ThreatLevel], Observation] | None = None
+    public: Batch | None = None
+    lineup: Batch | None = None
+    borrowed: str = ""
+    others: Sequence[Batch] = ()
+    range_inferred: bool = False
+    title: str = ""
+    private: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def repeatable(self) -> bool:
+        """The client's training can be repeated on its data, so that other rungs can be examined too."""
+        return self.received is None and self.truth is not None and self.task.domain.target in self.truth.fields
+
+    def rungs(self, requested: Sequence[int] | None, public_attacks: bool) -> list[Rung]:
+        """The ladder of this case."""
+        if self.received is not None:
+            return _one_rung(
+                effective_level(self.received), "only one update was given, as an adversary on rung {} holds it"
+            )
+        if not self.repeatable:
+            unseen = "the targets of this step were not seen, so only rung {} can be examined"
+            return _one_rung(native_level(self.task, self.local), unseen)
+        return plan_ladder(
+            native_level(self.task, self.local),
+            mode_matters=mode_matters(self.task.model),
+            clients=1 + len(self.others),
+            public=self.public is not None,
+            public_attacks=public_attacks,
+            requested=requested,
+        )
+
+    def _happened(self, level: ThreatLevel) -> bool:
+        """The client's real update is what an adversary on this rung sees."""
+        what_if = level >= ThreatLevel.INFERENCE_MODE > native_level(self.task, self.local)
+        return level is not ThreatLevel.AGGREGATE and not what_if and level < ThreatLevel.AUXILIARY
+
+    def observe(self, level: ThreatLevel, seed: int) -> Observation:
+        """The client's update as an adversary on rung `level` holds it."""
+        if self.received is not None:
+            return self.received
+        if self.recorded is not None and self._happened(level):
+            return self.recorded(level)
+        if self.truth is None:
+            raise ConfigurationError("There is neither an update nor a private batch, so there is nothing to audit.")
+        others = self.others if level is ThreatLevel.AGGREGATE else None
+        return observe(
+            self.task,
+            self.truth,
+            self.local,
+            level=level,
+            # The same seed on every rung: the client's dropout masks do not depend on who looks.
+            generator=generator_for(seed, "client"),
+            public=self.public,
+            clients=1 + len(self.others) if others else 1,
+            others=others,
+        )
+
+
+def case_of_tape(tape: Tape, local: LocalTraining | None) -> Case:
+    """A watched training step: its own update where that is what a rung sees, repeated where it is a what-if."""
+    shares = local is not None and local.shares_buffers
+
+    def recorded(level: ThreatLevel) -> Observation:
+        return tape.observation(level=level, shares_buffers=shares)
+
+    recipe = replace(tape.local, shares_buffers=shares)
+    title = f"{type(tape.task.model).__name__} · {_recipe(recipe)} · batch {len(tape.batch)}"
+    return Case(tape.task, recipe, tape.batch, recorded=recorded, range_inferred=tape.range_observed, title=title)
+
+
+def effective_level(observation: Observation) -> ThreatLevel:
+    """The rung that this observation's knowledge amounts to, whatever it was labelled with."""
+    known = observation.knowledge
+    level = max(known.level, native_level(observation.task, observation.local))
+    if known.labels is not None or known.batch_statistics is not None:
+        level = max(level, ThreatLevel.STATISTICS)
+    if known.public is not None:
+        level = max(level, ThreatLevel.AUXILIARY)
+    return ThreatLevel(level)
+
+
+def _one_rung(level: ThreatLevel, reason: str) -> list[Rung]:
+    return [Rung(rung, rung == level, "" if rung == level else reason.format(int(level))) for rung in ThreatLevel]
+
+
+def case_of_step(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    batch: Batch | Mapping[str, Tensor] | Sequence[Tensor],
+    *,
+    domain: Domain | None,
+    local: LocalTraining | None,
+    num_classes: int | None,
+) -> Case:
+    """A client described by its model, its loss and its private batch."""
+    fields = _fields(batch, domain)
+    domain, inferred = (domain, False) if domain is not None else Images.infer(fields["images"])
+    truth = Batch(fields)
+    task = Task(model, loss, domain, num_classes or count_classes(model, truth[domain.inputs]))
+    local = local or LocalTraining(mode="train" if model.training else "eval")
+    title = f"{type(model).__name__} · {_recipe(local)} · batch {len(truth)}"
+    return Case(task, local, truth, range_inferred=inferred, title=title)
+
+
+def _fields(batch: Batch | Mapping[str, Tensor] | Sequence[Tensor], domain: Domain | None) -> dict[str, Tensor]:
+    if isinstance(batch, Batch):
+        return dict(batch.fields)
+    if isinstance(batch, Mapping):
+        return dict(batch)
+    if len(batch) != 2:
+        raise ConfigurationError(
+            f"The batch has {len(batch)} parts; pass (inputs, targets), a dictionary of named tensors, or a Batch."
+        )
+    names = (domain.inputs, domain.target) if domain is not None else ("images", "labels")
+    return dict(zip(names, batch))
+
+
+def _recipe(local: LocalTraining) -> str:
+    name = "FedSGD" if local.sends == "gradient" else "FedAvg"
+    return f"{name} · {'training' if local.mode == 'train' else 'inference'} mode"
+
+
+def case_of_observation(observation: Observation, truth: Any) -> Case:
+    """One update from somewhere else, with the private batch when it is known."""
+    domain = observation.task.domain
+    batch = None if truth is None else Batch(_fields(truth, domain))
+    if batch is not None and domain.inputs not in batch.fields:
+        raise InvalidValueError(f"The truth has the fields {list(batch.fields)}; scoring needs '{domain.inputs}'.")
+    size = observation.num_examples or (len(batch) if batch is not None else None)
+    of = f" · batch {size}" if size else ""
+    title = f"{type(observation.task.model).__name__} · {_recipe(observation.local)}{of}"
+    return Case(observation.task, observation.local, batch, received=observation, title=title)
+
+
+def count_classes(model: nn.Module, inputs: Tensor) -> int | None:
+    """Width of the model's output, by a dry run that leaves it as it was; None when that is no (batch, class)."""
+    parameters = trainable(model)
+    like = next(iter(parameters.values()), inputs)
+    one = inputs[:1].to(like.device, like.dtype if inputs.is_floating_point() else None)
+    try:
+        with simulating(model, "eval"), torch.no_grad():
+            output = model(one)
+    except (RuntimeError, ValueError, TypeError):
+        # The client's own training gives the error with its explanation.
+        return None
+    return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else None
+
+
+def as_batch(public: Batch | ImageSet, domain: Domain) -> Batch:
+    """Examples as the model reads them; an `ImageSet` holds pixels and is normalised here."""
+    if isinstance(public, Batch):
+        return public
+    if not isinstance(domain, Images):
+        raise ConfigurationError(f"An image set cannot stand beside private {domain.name}; pass public=Batch(...).")
+    pixels = public.images * (domain.high - domain.low) + domain.low
+    return Batch({"images": domain.from_pixels(pixels), "labels": public.labels})
+
+
+def stand_in(domain: Domain, wanted: int) -> tuple[Batch | None, str]:
+    """Bundled pictures of the same shape as a line-up, with their name; (None, "") when there are none."""
+    if not isinstance(domain, Images) or domain.shape[1] != domain.shape[2] or domain.shape[0] not in STAND_INS:
+        return None, ""
+    name = STAND_INS[domain.shape[0]]
+    try:
+        found = data.load(name, size=domain.shape[1], limit=max(wanted, 1))
+    except InvertigoError:
+        return None, ""  # a flag tells that there were no decoys
+    return as_batch(found, domain), name

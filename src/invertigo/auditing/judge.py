@@ -1,0 +1,106 @@
+"""What became of a reconstruction: scores, ranks and outcomes, written into the record of its attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from invertigo.auditing.portfolio import Entry
+from invertigo.auditing.record import AttackRecord, BaselineRecord
+from invertigo.auditing.trial import Trial
+from invertigo.evaluation import Criteria, Evaluation, evaluate
+from invertigo.types import Batch, Domain, Observation, Reconstruction, Scores
+
+
+@dataclass
+class Judge:
+    """Holds the truth, and scores against it; `baselines` fills with the guesses that read nothing."""
+
+    domain: Domain
+    truth: Batch | None
+    lineup: Batch | None
+    decoys: int
+    baselines: dict[str, BaselineRecord] = field(default_factory=dict)
+
+    def __call__(self, entry: Entry, observation: Observation, trial: Trial) -> AttackRecord:
+        """The record of one attack; without truth it has no scores."""
+        level, found = int(observation.knowledge.level), trial.reconstruction
+        facts: dict = {
+            "level": level,
+            "attack": entry.name,
+            "paper": entry.attack.paper.key,
+            "exact": entry.attack.exact,
+            "status": trial.status,
+            "reason": trial.reason,
+            "seconds": trial.seconds,
+        }
+        if found is not None:
+            facts |= self._run(entry, observation, trial, found)
+            facts["tensors"] = f"{level}-{entry.name}"
+        if found is not None and self.truth is not None:
+            facts |= self._scores(self.evaluate(found.fields))
+        return AttackRecord.model_validate(facts)
+
+    def evaluate(self, fields: Mapping[str, Tensor]) -> Evaluation:
+        """Scores against the truth, and the baselines beside them."""
+        if self.truth is None:
+            raise ValueError("There is no truth to score against.")
+        lineup = self.lineup
+        decoys = None if lineup is None else lineup.select(slice(0, self.decoys))
+        found = evaluate(fields, self.truth, domain=self.domain, public=lineup, decoys=decoys)
+        labels = getattr(self.domain, "baseline_labels", {})
+        for name, scores in found.baselines.items():
+            self.baselines.setdefault(name, baseline(name, labels.get(name, name), scores))
+        return found
+
+    def baseline_only(self) -> None:
+        """Fill `baselines` although no attack produced anything to score."""
+        if self.truth is not None:
+            labels = getattr(self.domain, "baseline_labels", {})
+            for name, scores in self.domain.baselines(self.truth, self.lineup).items():
+                self.baselines[name] = baseline(name, labels.get(name, name), scores)
+
+    @property
+    def available_decoys(self) -> int:
+        """Examples that could stand in a line-up."""
+        return 0 if self.lineup is None else min(len(self.lineup), self.decoys)
+
+    @property
+    def rivals(self) -> list[BaselineRecord]:
+        """The baselines that a guesser without information can reach; those that look at the truth are left out."""
+        return [record for name, record in self.baselines.items() if name not in Criteria().oracles]
+
+    def _run(self, entry: Entry, observation: Observation, trial: Trial, found: Reconstruction) -> dict:
+        given = observation.knowledge.labels is not None and not entry.attack.exact
+        cut = trial.shortened and found.stopped == "schedule"
+        notes = list(found.notes)
+        if cut:
+            notes.append("The schedule was shortened to fit the budget.")
+        return {
+            "stopped": "budget" if cut else found.stopped,
+            "objective": found.objective,
+            "residual": trial.residual,
+            "trace": list(found.trace),
+            "labels": "inferred" if found.labels_inferred else ("given" if given else "unused"),
+            "notes": notes,
+        }
+
+    def _scores(self, found: Evaluation) -> dict:
+        seen = found.identification
+        return {
+            "scores": {name: values.tolist() for name, values in found.scores.per_example.items()},
+            "matching": found.scores.matching.tolist(),
+            "ranks": [] if seen is None else seen.ranks.tolist(),
+            "decoys": 0 if seen is None else seen.decoys,
+            "outcomes": list(found.outcomes),
+            "label_accuracy": found.label_accuracy,
+        }
+
+
+def baseline(name: str, label: str, scores: Scores) -> BaselineRecord:
+    """Scores of a guess that reads nothing from the update."""
+    return BaselineRecord(
+        name=name, label=label, scores={metric: values.tolist() for metric, values in scores.per_example.items()}
+    )

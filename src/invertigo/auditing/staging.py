@@ -1,0 +1,147 @@
+"""From a written scenario to a client with a model and private data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from invertigo import data, models
+from invertigo.auditing.case import Case, as_batch
+from invertigo.auditing.scenario import Scenario
+from invertigo.auditing.trial import generator_for
+from invertigo.data import ImageSet
+from invertigo.domains import Images
+from invertigo.federation import train_locally
+from invertigo.types import Batch, ConfigurationError, InvalidValueError, LocalTraining, Task
+
+TRAINING = LocalTraining(
+    sends="difference", learning_rate=0.05, momentum=0.9, batch_size=32, epochs=1, shares_buffers=True
+)
+"""How a model is trained on public data before an audit with `model.trained_epochs`."""
+
+
+def stage(scenario: Scenario) -> Case:
+    """Load the data, draw the private examples, build (and perhaps train) the model."""
+    images = _load(scenario)
+    private = _private_indices(scenario, images)
+    rest = _public(scenario, images.others(private))
+    domain = _domain(scenario, rest or images)
+    dtype = getattr(torch, scenario.dtype)
+    public = None if rest is None else as_batch(rest, domain)
+    truth = as_batch(_part(images, private[: _own(scenario, private)]), domain)
+    task = Task(_model(scenario, images, dtype), F.cross_entropy, domain, images.num_classes)
+    _pretrain(task, scenario, public)
+    return Case(
+        task=task,
+        local=scenario.local.build(),
+        truth=truth.to(scenario.device, dtype),
+        public=None if public is None else public.to(scenario.device, dtype),
+        lineup=None if public is None else public.to(scenario.device, dtype),
+        others=[b.to(scenario.device, dtype) for b in _other_clients(scenario, images, private, domain)],
+        title=scenario.title,
+        private=scenario.private if scenario.private is not None else not images.bundled,
+        facts=scenario.resolved(),
+    )
+
+
+def _load(scenario: Scenario) -> ImageSet:
+    section = scenario.data
+    images = data.load(section.name, split=section.split, size=section.size, limit=section.limit)
+    if not section.grayscale or images.shape[0] == 1:
+        return images
+    # ITU-R BT.601 luma, the common choice for one channel out of three.
+    weights = images.images.new_tensor([0.299, 0.587, 0.114])
+    grey = torch.einsum("nchw,c->nhw", images.images, weights)[:, None]
+    return ImageSet(images.name, grey, images.labels, images.classes, images.bundled, images.licence, images.paper)
+
+
+def _private_indices(scenario: Scenario, images: ImageSet) -> list[int]:
+    """The audited client's examples first, then those of the other clients; none occurs twice."""
+    section, clients = scenario.data, scenario.adversary.clients
+    own = section.indices
+    wanted = (len(own) if own else section.count) * clients
+    if wanted > len(images):
+        raise InvalidValueError(
+            f"{clients} client(s) with {wanted // clients} examples need {wanted}, but '{images.name}' has "
+            f"{len(images)}. Lower data.count or adversary.clients."
+        )
+    order = torch.randperm(len(images), generator=generator_for(scenario.seed, "private")).tolist()
+    chosen = list(own or [])
+    return chosen + [i for i in order if i not in set(chosen)][: wanted - len(chosen)]
+
+
+def _own(scenario: Scenario, private: Sequence[int]) -> int:
+    return len(private) // scenario.adversary.clients
+
+
+def _other_clients(scenario: Scenario, images: ImageSet, private: Sequence[int], domain: Images) -> list[Batch]:
+    own = _own(scenario, private)
+    parts = [private[start : start + own] for start in range(own, len(private), own)]
+    return [as_batch(_part(images, part), domain) for part in parts]
+
+
+def _part(images: ImageSet, indices: Sequence[int]) -> ImageSet:
+    index = torch.tensor(list(indices))
+    images.batch(index)  # refuses an index that the set does not have
+    return ImageSet(
+        images.name,
+        images.images[index],
+        images.labels[index],
+        images.classes,
+        images.bundled,
+        images.licence,
+        images.paper,
+    )
+
+
+def _public(scenario: Scenario, rest: ImageSet) -> ImageSet | None:
+    count = min(scenario.data.public_count, len(rest))
+    if count == 0:
+        return None
+    order = torch.randperm(len(rest), generator=generator_for(scenario.seed, "public"))
+    return _part(rest, order[:count].tolist())
+
+
+def _domain(scenario: Scenario, public: ImageSet) -> Images:
+    wanted = scenario.normalise
+    if wanted is False:
+        return Images(public.shape)
+    if wanted is True:
+        mean, std = public.images.mean((0, 2, 3)), public.images.std((0, 2, 3))
+        return Images(public.shape, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    return Images(public.shape, mean=tuple(wanted.mean), std=tuple(wanted.std))
+
+
+def _model(scenario: Scenario, images: ImageSet, dtype: torch.dtype) -> nn.Module:
+    section = scenario.model
+    model = models.resolve(
+        section.factory or section.name or "lenet",
+        input_shape=images.shape,
+        num_classes=images.num_classes,
+        generator=generator_for(scenario.seed, "model"),
+        **section.options,
+    )
+    if section.weights:
+        models.load_weights(model, section.weights)
+    return model.to(scenario.device, dtype)
+
+
+def _pretrain(task: Task, scenario: Scenario, public: Batch | None) -> None:
+    epochs = scenario.model.trained_epochs
+    if not epochs:
+        return
+    if public is None:
+        raise ConfigurationError("model.trained_epochs trains on the public examples; set data.public_count above 0.")
+    parameters, buffers = dict(task.model.named_parameters()), dict(task.model.named_buffers())
+    for epoch in range(epochs):
+        generator = generator_for(scenario.seed, "training", epoch)
+        order = torch.randperm(len(public), generator=generator)
+        update = train_locally(task, public.select(order), TRAINING, generator=generator)
+        with torch.no_grad():
+            for name, change in update.tensors.items():
+                parameters[name].add_(change)
+            for name, value in (update.buffers or {}).items():
+                buffers[name].copy_(value)

@@ -1,0 +1,119 @@
+"""One attack on one observation: run it in isolation and inside its time, and note what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invertigo.auditing.portfolio import Entry
+from invertigo.federation.functional import functional_update, simulating
+from invertigo.types import (
+    InvertigoError,
+    Observation,
+    Progress,
+    Reconstruction,
+    RequirementError,
+    Tick,
+    check_requirements,
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one attack: a reconstruction, or the reason why there is none."""
+
+    reconstruction: Reconstruction | None
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    shortened: bool = False
+    residual: float | None = None
+    """Relative distance of the update that the reconstruction would have caused from the observed one."""
+
+
+@dataclass
+class Deadline:
+    """A progress callback that asks to stop after `seconds`, and remembers the schedule that the attack settled on."""
+
+    seconds: float
+    forward: Progress | None = None
+    ticks: list[Tick] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(self, tick: Tick) -> bool:
+        """True when the time is over, or when whoever watches asked to stop."""
+        self.ticks = [self.ticks[0], tick] if self.ticks else [tick]
+        asked = self.forward(tick) if self.forward is not None else False
+        return bool(asked) or time.monotonic() - self.started > self.seconds
+
+
+def generator_for(seed: int, *parts: Any, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each part of an audit, so that leaving one attack out does not change the others."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
+
+
+def attempt(
+    entry: Entry, observation: Observation, *, seed: int, seconds: float, progress: Progress | None = None
+) -> Trial:
+    """Run one attack for at most about `seconds`. A refusal and a crash become a `Trial`; Ctrl-C passes through."""
+    attack, deadline = entry.attack, Deadline(seconds, progress)
+    if not entry.pinned and "seconds" in {f.name for f in fields(attack)}:  # type: ignore[arg-type]
+        attack = replace(attack, seconds=seconds)  # type: ignore[type-var]
+    generator = generator_for(seed, int(observation.knowledge.level), entry.name, device=_device(observation))
+    try:
+        check_requirements(attack, observation)
+        found = attack.reconstruct(observation, generator=generator, progress=deadline)
+        residual = update_residual(observation, found.fields)
+    except RequirementError as error:
+        return Trial(None, "refused", str(error), _since(deadline))
+    except InvertigoError as error:
+        return Trial(None, "failed", str(error), _since(deadline))
+    except Exception as error:
+        # Somebody's attack or model broke; the audit's other results must not go with it.
+        return Trial(None, "failed", f"{type(error).__name__}: {error}", _since(deadline))
+    planned = getattr(entry.attack, "iterations", None)
+    shortened = bool(deadline.ticks and planned and deadline.ticks[-1].total < planned)
+    return Trial(found, "ran", "", _since(deadline), shortened, residual)
+
+
+def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -> float | None:
+    r"""$\lVert g(\hat x) - g \rVert / \lVert g \rVert$ of a candidate, by training the client on it in simulation.
+
+    The attack's own objective has the attack's own scale; this has one meaning for all. None when the candidate lacks
+    a field that the loss reads, or holds another number of examples than the batch is known to have.
+    """
+    domain, count = observation.task.domain, observation.num_examples
+    held = {name: tensor for name, tensor in candidate.items() if name in (domain.inputs, domain.target)}
+    if len(held) < 2 or any(len(tensor) != (count or len(tensor)) for tensor in held.values()):
+        return None
+    like = next(iter(observation.parameters.values()))
+    held = {k: t.to(like.device, like.dtype if t.is_floating_point() else None) for k, t in held.items()}
+    simulate = functional_update(
+        observation.task,
+        observation.parameters,
+        observation.buffers,
+        observation.local,
+        len(held[domain.inputs]),
+        transformable=False,
+    )
+    with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
+        simulated = simulate(held).update
+    pairs = [(simulated[name].detach().double(), g.double()) for name, g in observation.update.tensors.items()]
+    miss = sum((s - g).square().sum().item() for s, g in pairs)
+    size = sum(g.square().sum().item() for _, g in pairs)
+    return (miss / size) ** 0.5 if size else None
+
+
+def _device(observation: Observation) -> torch.device:
+    return next(iter(observation.update.tensors.values())).device
+
+
+def _since(deadline: Deadline) -> float:
+    return time.monotonic() - deadline.started
