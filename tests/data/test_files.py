@@ -47,11 +47,22 @@ class TestPlaces:
         assert len(data.load("mnist")) == 3
         assert len(data.load("mnist", root=tmp_path / "cache/invertigo")) == 2
 
+    def test_a_system_package_comes_last_and_not_under_a_root_of_ones_own(self, tmp_path, monkeypatch):
+        write_mnist(tmp_path / "system", n=2)
+        garments = data.registry["fashion_mnist"]
+        assert garments.read.keywords["beside"] == (Path("/usr/share/datasets/fashion-mnist"),)
+        monkeypatch.setitem(garments.read.keywords, "beside", (tmp_path / "system",))
+        assert len(data.load("fashion_mnist")) == 2
+        with pytest.raises(MissingDataError):
+            data.load("fashion_mnist", root=tmp_path)
+        write_mnist(tmp_path / "cache/invertigo/fashion_mnist", n=3)
+        assert len(data.load("fashion_mnist")) == 3
+
     @pytest.mark.parametrize(
         ("name", "split", "file"),
         [
-            ("mnist", "test", "mnist/t10k-images-idx3-ubyte.gz"),
-            ("fashion_mnist", "train", "fashion-mnist/train-images-idx3-ubyte.gz"),
+            ("mnist", "test", "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (gzipped or not) into mnist/"),
+            ("fashion_mnist", "train", "into fashion_mnist/"),
             ("cifar10", "train", "cifar10/train/<class>/"),
             ("cifar10", "test", "cifar-10-batches-py"),
             ("pneumoniamnist", "val", "medmnist/pneumoniamnist.npz"),

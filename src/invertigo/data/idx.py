@@ -74,12 +74,15 @@ def read_idx(path: Path, *, ndim: int, limit: int | None = None) -> np.ndarray:
 def _read(
     request: Request, *, name: str, folders: tuple[str, ...], classes: tuple[str, ...], beside: tuple[Path, ...] = ()
 ) -> Content:
+    prefix = PREFIX[request.split]
+    shown = [f"{prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (gzipped or not) into {folders[0]}/"]
     paths = []
     for kind in ("images-idx3", "labels-idx1"):
-        stems = [f"{PREFIX[request.split]}-{spelt}-ubyte" for spelt in (kind, kind.replace("-idx", ".idx"))]
+        stems = [f"{prefix}-{spelt}-ubyte" for spelt in (kind, kind.replace("-idx", ".idx"))]
         files = [stem + suffix for stem, suffix in product(stems, (".gz", ""))]
         layouts = [f"{folder}/{file}" for folder, file in product(folders, files)]
-        paths.append(find(name, layouts, request.root, beside=[place / file for place in beside for file in files]))
+        installed = [place / file for place, file in product(beside, files)]
+        paths.append(find(name, layouts, request.root, beside=installed, layouts=shown))
     images, labels = read_idx(paths[0], ndim=3, limit=request.limit), read_idx(paths[1], ndim=1, limit=request.limit)
     if len(images) != len(labels):
         raise MismatchError(f"{paths[0]} has {len(images)} images but {paths[1]} has {len(labels)} labels.")
@@ -108,7 +111,7 @@ register(
             folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
             classes=GARMENTS,
             # Where Debian's package dataset-fashion-mnist installs the files.
-            beside=(Path("/usr/share/datasets/fashion-mnist"), Path("/usr/share/dataset-fashion-mnist")),
+            beside=(Path("/usr/share/datasets/fashion-mnist"),),
         ),
         paper=FASHION,
     )
