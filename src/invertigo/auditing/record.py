@@ -12,7 +12,7 @@ Outcome = Literal["exact", "recognisable", "nothing"]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class MetricRecord(_Record):
