@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
-
-__version__ = version("invertigo")
 
 _HOMES = {
     "Batch": "invertigo.types",
@@ -30,6 +27,10 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its room at first use, so that `import invertigo` stays light."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("invertigo")
     if name not in _HOMES:
         raise AttributeError(f"module 'invertigo' has no attribute '{name}'")
     value = getattr(import_module(_HOMES[name]), name)
