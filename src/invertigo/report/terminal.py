@@ -1,0 +1,140 @@
+"""The result in a terminal: a full table, or twelve lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.report.numbers import duration, number, signed
+from invertigo.report.tables import Row, attack_rows, baseline_rows, gain
+
+_COLOURS = {"leaks": "red", "resists": "cyan", "inconclusive": "yellow"}
+_SEVERITIES = {"fatal": ("fatal", "bold red"), "warning": ("caution", "yellow"), "info": ("note", "dim")}
+_MOST_ROWS = 5
+
+
+def render(record: AuditRecord, console: Console) -> None:
+    """Print verdict, threat ladder, attacks beside baselines, and flags."""
+    colour = _COLOURS[record.verdict.status]
+    words = Text.assemble(
+        (record.verdict.headline, "bold"),
+        f"\n{record.verdict.detail}" if record.verdict.detail else "",
+        ("\nWhat would change this: ", "bold") if record.verdict.remedy else "",
+        record.verdict.remedy,
+    )
+    title = Text(f" {record.verdict.status.upper()} · {record.title} ", style=f"bold {colour}")
+    console.print(Panel(words, title=title, title_align="left", border_style=colour, padding=(0, 1)))
+    console.print(_ladder(record))
+    console.print(_attacks(record))
+    for attack in record.attacks:
+        if attack.status != "ran":
+            line = Text(f"{attack.attack} (rung {attack.level}) {attack.status}: {attack.reason}", style="dim")
+            console.print(Padding(line, (0, 1)))
+    for flag in record.flags:
+        label, style = _SEVERITIES[flag.severity]
+        console.print(Padding(Text.assemble((f"{label}  ", style), flag.message, " ", flag.remedy), (0, 1)))
+    console.print(Padding(Text(f"seed {record.seed} · {duration(record.seconds)}", style="dim"), (0, 1)))
+
+
+def to_text(record: AuditRecord) -> str:
+    """The result in at most twelve lines, without colours."""
+    return "\n".join(_lines(record))
+
+
+def _lines(record: AuditRecord) -> Iterator[str]:
+    headline, rows, guesses = record.metrics[0], attack_rows(record), baseline_rows(record)
+    yield f"audit  {record.title} · {record.num_examples} examples · seed {record.seed} · {duration(record.seconds)}"
+    score = f"{headline.label} {headline.unit} (worst / median)".replace("  ", " ")
+    yield f"  {'attack':<28}{score:<28}{'rebuilt':<10}{'over best guess'}"
+    for row in rows[:_MOST_ROWS]:
+        yield f"  {_name(row):<28}{_line(record, row)}"
+    if len(rows) > _MOST_ROWS:
+        yield f"  … and {len(rows) - _MOST_ROWS} more"
+    for row in guesses[:1]:
+        yield f"  {row.label[:27]:<28}{_pair(record, row):<28}reads nothing from the update"
+    yield f"{record.verdict.status.upper()}  {record.verdict.headline}"
+    if record.verdict.remedy:
+        yield f"What would change this: {record.verdict.remedy}"
+    if record.flags:
+        yield f"Flags: {', '.join(dict.fromkeys(flag.code for flag in record.flags))}"
+
+
+def _name(row: Row) -> str:
+    return f"{row.label} (rung {row.attack.level})"[:27] if row.attack else row.label[:27]
+
+
+def _line(record: AuditRecord, row: Row) -> str:
+    attack = row.attack
+    if attack is None or attack.status != "ran":
+        return f"{attack.status}: {attack.reason}"[:80] if attack else ""
+    lead = gain(record, row)
+    over = "–" if lead is None else f"{signed(lead, record.metrics[0].unit)} {record.metrics[0].unit}".strip()
+    return f"{_pair(record, row):<28}{f'{attack.recovered} of {record.num_examples}':<10}{over}"
+
+
+def _pair(record: AuditRecord, row: Row) -> str:
+    headline = record.metrics[0]
+    summary = row.summaries[headline.name]
+    return f"{number(summary.worst, headline.unit)} / {number(summary.median, headline.unit)}" if summary else "–"
+
+
+def _ladder(record: AuditRecord) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Threat ladder", title_justify="left", title_style="bold")
+    for name in ("rung", "the adversary …", "rebuilt", "identified", "strongest attack"):
+        table.add_column(name, justify="right" if name == "rung" else "left")
+    for level in record.levels:
+        who = Text(level.summary)
+        if not level.examined:
+            who.append(f" (not examined: {level.reason})" if level.reason else " (not examined)")
+            table.add_row(f"{level.level}", who, "", "", "", style="dim")
+            continue
+        counts = [f"{count} of {record.num_examples}" for count in (level.recovered, level.identified)]
+        style = "red" if level.recovered else "cyan"
+        table.add_row(f"{level.level}", who, Text(counts[0], style=style), counts[1], Text(level.strongest or "–"))
+    return table
+
+
+def _attacks(record: AuditRecord) -> Table:
+    headline = record.metrics[0]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Attacks", title_justify="left", title_style="bold")
+    table.add_column("attack")
+    for name in ("rung", f"{headline.label} worst", "median", "mean", *[m.label for m in record.metrics[1:2]]):
+        table.add_column(name, justify="right")
+    for name in ("over best guess", "rebuilt", "identified", "time"):
+        table.add_column(name, justify="right")
+    for row in attack_rows(record):
+        if row.attack is not None and row.attack.status == "ran":
+            table.add_row(*_cells(record, row, row.attack))
+    table.add_section()
+    for row in baseline_rows(record):
+        table.add_row(Text(row.label), "", *_scores(record, row), style="dim")
+    return table
+
+
+def _cells(record: AuditRecord, row: Row, attack: AttackRecord) -> list[str | Text]:
+    unit = record.metrics[0].unit
+    lead = gain(record, row)
+    return [
+        Text(row.label),
+        str(attack.level),
+        *_scores(record, row),
+        "–" if lead is None else signed(lead, unit),
+        f"{attack.recovered} of {record.num_examples}",
+        f"{attack.identified} of {record.num_examples}" if attack.ranks else "–",
+        duration(attack.seconds),
+    ]
+
+
+def _scores(record: AuditRecord, row: Row) -> list[str]:
+    headline = record.metrics[0]
+    main = row.summaries[headline.name]
+    cells = [number(value, headline.unit) for value in (main.worst, main.median, main.mean)] if main else ["–"] * 3
+    second = [row.summaries[metric.name] for metric in record.metrics[1:2]]
+    return cells + [number(s.median if s else None) for s in second]

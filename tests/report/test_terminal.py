@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from specimens import Specimen
+
+from invertigo.report import render, to_text
+
+
+def test_twelve_lines_say_it_all(leaking: Specimen) -> None:
+    many = leaking.record.model_copy(update={"attacks": [a for a in leaking.record.attacks for _ in range(5)]})
+    for record in (leaking.record, many):
+        text = to_text(record)
+        assert len(text.splitlines()) <= 12
+        for part in (record.verdict.headline, record.verdict.remedy, "gauss_newton", "LEAKS", "few_examples"):
+            assert part in text
+
+
+def test_the_strongest_attack_comes_first(leaking: Specimen) -> None:
+    text = to_text(leaking.record)
+    assert text.index("gauss_newton") < text.index("dlg") < text.index("refused")
+
+
+def test_the_tables_name_attacks_guesses_and_flags(leaking: Specimen) -> None:
+    stream = io.StringIO()
+    render(leaking.record, Console(file=stream, width=200))
+    text = stream.getvalue()
+    for part in ("gauss_newton", "mid-grey", "refused: The first layer", "not examined", "caution", "6 of 8"):
+        assert part in text
+
+
+def test_markup_in_a_name_is_only_text(leaking: Specimen) -> None:
+    record = leaking.record.model_copy(update={"title": "[red]model[/nothing]"})
+    attacks = [a.model_copy(update={"attack": "[bold]x[/nope]"}) for a in record.attacks]
+    stream = io.StringIO()
+    render(record.model_copy(update={"attacks": attacks}), Console(file=stream, width=160))
+    assert "[red]model[/nothing]" in stream.getvalue()
+    assert "[bold]x[/nope]" in stream.getvalue()
