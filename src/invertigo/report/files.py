@@ -1,0 +1,172 @@
+"""Results on disk: `report.html`, `result.json` and `reconstruction.safetensors`, each written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from invertigo.auditing.record import AuditRecord
+from invertigo.types.errors import CorruptFileError, MissingDataError, OutputError
+
+if TYPE_CHECKING:
+    from invertigo.auditing import Audit
+
+RESULT, TENSORS, PAGE = "result.json", "reconstruction.safetensors", "report.html"
+_TRUTH = "truth/"
+
+
+def ensure_writable(folder: str | Path) -> Path:
+    """Create `folder` and prove that a file can be written there, before anything expensive is computed.
+
+    Raises: OutputError.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a file beside `path`, then put it in place in one step. Raises: OutputError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    return path
+
+
+def write_json(audit: Audit, path: str | Path) -> Path:
+    """Write the record of an audit as JSON; infinite scores are written as the strings "Infinity" and "-Infinity"."""
+    text = audit.record.model_dump_json(indent=1)
+    return write_aside(Path(path), lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def save(
+    audit: Audit | Sequence[Audit],
+    folder: str | Path,
+    *,
+    include_originals: bool | None = None,
+    redact: bool = False,
+    title: str | None = None,
+) -> Path:
+    """Write an audit into `folder`, and return the path of its page.
+
+    Several audits share one page, and each has its own folder beside it. Originals are stored only where the
+    page may show them; a redacted result stores no tensors at all.
+    """
+    from invertigo.report.html import write_html
+
+    folder = ensure_writable(folder)
+    audits = together(audit)
+    homes = [folder] if len(audits) == 1 else [folder / _slug(i, one.record) for i, one in enumerate(audits, 1)]
+    for one, home in zip(audits, homes):
+        write_json(one, home / RESULT)
+        (home / TENSORS).unlink(missing_ok=True)
+        if not redact:
+            _write_tensors(one, home / TENSORS, include_originals)
+    return write_html(audits, folder / PAGE, include_originals=include_originals, redact=redact, title=title)
+
+
+def together(audit: Audit | Sequence[Audit]) -> list[Audit]:
+    """The audits of one page: a sequence as it is, or one audit with its companions."""
+    return list(audit) if isinstance(audit, Sequence) else [audit, *audit.companions]
+
+
+def load(path: str | Path) -> Audit:
+    """Read one audit back from its folder or its `result.json`. Raises: MissingDataError, CorruptFileError."""
+    from invertigo import domains
+    from invertigo.auditing import Audit
+    from invertigo.types import Batch, read_tensors
+
+    (file,) = result_files(path)[:1]
+    record = read_record(file)
+    kind: Any = domains.registry[record.domain["name"]]
+    beside = file.with_name(TENSORS)
+    tensors = read_tensors(beside) if beside.exists() else {}
+    truth = {name.removeprefix(_TRUTH): t for name, t in tensors.items() if name.startswith(_TRUTH)}
+    rebuilt = {name: t for name, t in tensors.items() if not name.startswith(_TRUTH)}
+    return Audit(
+        record=record,
+        reconstructions=rebuilt,
+        originals=Batch(truth) if truth else None,
+        domain=kind.from_config(record.domain),
+    )
+
+
+def load_all(*paths: str | Path) -> list[Audit]:
+    """Read every audit found at `paths`; a folder may hold one result or a folder for each of several."""
+    return [load(file) for path in paths for file in result_files(path)]
+
+
+def read_records(*paths: str | Path) -> list[AuditRecord]:
+    """The records at `paths`, without any tensor."""
+    return [read_record(file) for path in paths for file in result_files(path)]
+
+
+def result_files(path: str | Path) -> list[Path]:
+    """The `result.json` that `path` is or holds, or those of the folders in it. Raises: MissingDataError."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    found = [path / RESULT] if (path / RESULT).is_file() else sorted(path.glob(f"*/{RESULT}"))
+    if not found:
+        raise MissingDataError(
+            f"There is no result at {path}: neither a {RESULT} nor a folder that holds one. "
+            "Give the folder that `invertigo audit --out` wrote."
+        )
+    return found
+
+
+def read_record(file: Path) -> AuditRecord:
+    """Read one `result.json`. Raises: CorruptFileError naming the first thing that is wrong with it."""
+    try:
+        return AuditRecord.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise CorruptFileError(
+            f"{file} is not a result of this version of Invertigo: {first['msg']} ({place}; "
+            f"{error.error_count()} problems in all). Run the audit again, or use the version that wrote it."
+        ) from error
+    except OSError as error:
+        raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _write_tensors(audit: Audit, path: Path, include_originals: bool | None) -> None:
+    from safetensors.torch import save_file
+
+    from invertigo.report.views import shows_originals
+
+    tensors = dict(audit.reconstructions)
+    if audit.originals is not None and shows_originals(audit.record, include_originals):
+        tensors |= {f"{_TRUTH}{name}": tensor for name, tensor in audit.originals.fields.items()}
+    if tensors:
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_aside(path, lambda aside: save_file(plain, aside))
+
+
+def _slug(position: int, record: AuditRecord) -> str:
+    return f"{position}-{re.sub('[^a-z0-9]+', '-', record.title.lower()).strip('-')[:40]}"
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({error.strerror or error}), so a result would be lost. "
+        "Choose another folder with --out, or change its permissions."
+    )
