@@ -1,0 +1,84 @@
+"""`invertigo audit`: run a scenario and say what leaks."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from invertigo.auditing import Audit
+
+
+def audit(
+    scenario: Annotated[
+        str, typer.Argument(help="A scenario by name (`invertigo list scenarios`), or a .yaml file.")
+    ] = ("demo"),
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a key of the scenario, e.g. local.mode=eval."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for the attacks: 60s, 5m, 1h. Default: the scenario's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: the scenario's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.html, result.json and the tensors.")] = Path(
+        "invertigo-report"
+    ),
+    include_originals: Annotated[
+        bool | None,
+        typer.Option(help="Show and store the private originals. Default: only those of bundled public data."),
+    ] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Scores only: no picture and no tensor is written.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables; files are written.")] = False,
+) -> None:
+    """Measure what an adversary can rebuild."""
+    from invertigo import report
+    from invertigo.auditing.budget import parse_budget
+    from invertigo.auditing.scenario import load_scenario
+    from invertigo.cli.progress import watching
+
+    loaded = load_scenario(scenario, set_ or [])
+    if budget is not None:
+        parse_budget(budget)
+    report.ensure_writable(out)
+    from invertigo.auditing import audit as run
+
+    with watching(quiet=quiet or json) as progress:
+        found = run(
+            loaded,
+            budget=budget,
+            seed=seed,
+            progress=progress,
+            title=loaded.title or Path(scenario).stem,
+            command=_command(scenario, set_ or [], budget, seed),
+        )
+    page = report.save(found, out, include_originals=include_originals, redact=redact)
+    _tell(found, page, json=json, quiet=quiet)
+
+
+def _command(scenario: str, overrides: list[str], budget: str | None, seed: int | None) -> str:
+    """What repeats this audit, ready to paste into a shell."""
+    words = ["invertigo", "audit", scenario, *(word for override in overrides for word in ("--set", override))]
+    words += ["--budget", budget] if budget is not None else []
+    return shlex.join(words + (["--seed", str(seed)] if seed is not None else []))
+
+
+def _tell(found: Audit, page: Path, *, json: bool, quiet: bool) -> None:
+    from rich.console import Console
+
+    from invertigo import report
+    from invertigo.report.files import together
+
+    records = [one.record for one in together(found)]
+    if json:
+        texts = [record.model_dump_json() for record in records]
+        typer.echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
+        return
+    if not quiet:
+        for record in records:
+            report.render(record, Console())
+    typer.echo(page)

@@ -1,0 +1,26 @@
+"""`invertigo report`: draw results again, several on one page if wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT…", help="Folders of `invertigo audit`, or result.json.")
+    ],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    redact: Annotated[bool, typer.Option("--redact", help="Scores only, no picture.")] = False,
+    include_originals: Annotated[
+        bool | None, typer.Option(help="Show the private originals, where they were stored.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Headline of a page with several results.")] = None,
+) -> None:
+    """Draw one result, or several side by side."""
+    from invertigo.report import load_all, write_html
+
+    page = write_html(load_all(*results), out, include_originals=include_originals, redact=redact, title=title)
+    typer.echo(page)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # the audits made by hand live there
+
+from specimens import Specimen, specimen
+
+from invertigo.report import save
+
+
+@pytest.fixture(scope="session")
+def leaking() -> Specimen:
+    return specimen()
+
+
+@pytest.fixture(scope="session")
+def resisting() -> Specimen:
+    return specimen(noise=1.2, title="A client that keeps its data")
+
+
+@pytest.fixture(scope="session")
+def results(leaking: Specimen, resisting: Specimen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results `leaks` and `resists`."""
+    folder = tmp_path_factory.mktemp("results")
+    save(leaking, folder / "leaks")
+    save(resisting, folder / "resists")
+    return folder

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def torch_after(*arguments: str) -> bool:
+    """Did this command line import torch?"""
+    code = (
+        "import sys; from invertigo.cli import main; sys.argv = ['invertigo', *sys.argv[1:]]\n"
+        "try: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    return python(code, *arguments).stderr.strip().endswith("True")
+
+
+def test_help_answers_at_once() -> None:
+    def cpu() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = used.ru_utime + used.ru_stime
+        done = python("from invertigo.cli import main; import sys; sys.argv = ['invertigo', '--help']; main()")
+        assert "audit" in done.stdout
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime - before
+
+    assert min(cpu() for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "audit --help", "list scenarios", "show demo", "audit nonsense"]
+)
+def test_light_commands_leave_torch_alone(line: str) -> None:
+    assert not torch_after(*line.split())
+
+
+def test_the_gate_leaves_torch_alone(results: Path) -> None:
+    assert not torch_after("check", str(results / "leaks"))
+
+
+def test_torch_is_noticed_when_it_is_imported() -> None:
+    assert torch_after("list", "models")
+
+
+def test_importing_the_command_line_imports_no_torch() -> None:
+    assert python("import invertigo.cli, sys; sys.exit('torch' in sys.modules)").returncode == 0
