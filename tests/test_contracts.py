@@ -1,0 +1,55 @@
+"""Every registered attack and domain, held to the contract. A new one is checked as soon as it is registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from invertigo import attacks, domains
+from invertigo.domains import Images
+from invertigo.testing import attack_checks, domain_checks
+
+QUICK: dict[str, dict[str, Any]] = {
+    "dlg": {"iterations": 60},
+    "idlg": {"iterations": 60},
+    "inverting_gradients": {"iterations": 150},
+    # Its gradient noise is scaled for deep networks; in a network this small it drowns the gradient.
+    "see_through_gradients": {"iterations": 150, "restarts": 2, "langevin": 0.0},
+    "gauss_newton": {"iterations": 15},
+}
+"""Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""
+
+INSTANCES = {
+    "images": [
+        Images(shape=(1, 12, 12)),
+        Images(shape=(3, 16, 20), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25)),
+        Images(shape=(1, 28, 28), low=-1.0, high=1.0),
+    ]
+}
+"""Domains as their users build them."""
+
+ATTACKS = [attacks.registry[name](**QUICK.get(name, {})) for name in attacks.registry]
+DOMAINS = [instance for name in domains.registry for instance in INSTANCES[name]]
+
+
+@pytest.mark.parametrize("check", attack_checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_attack(attack, check):
+    check(attack)
+
+
+@pytest.mark.parametrize("name", attacks.registry)
+def test_an_attack_is_registered_under_its_own_name_and_builds_with_defaults(name):
+    assert attacks.registry[name]().name == name
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_settings_belong_to_an_attack(name):
+    assert name in attacks.registry
+
+
+@pytest.mark.parametrize("check", domain_checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: f"{domain.name}{domain.shape}")
+def test_domain(domain, check):
+    check(domain)
