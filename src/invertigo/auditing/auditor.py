@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from invertigo.auditing.budget import Budget, parse_budget
@@ -21,22 +18,18 @@ from invertigo.auditing.case import (
     case_of_tape,
     stand_in,
 )
-from invertigo.auditing.environment import describe_environment
-from invertigo.auditing.flags import Evidence, raise_flags
+from invertigo.auditing.conclusion import compose
 from invertigo.auditing.judge import Judge, baseline
-from invertigo.auditing.ladder import Rung, climb
+from invertigo.auditing.ladder import Rung
 from invertigo.auditing.portfolio import choose
-from invertigo.auditing.record import AuditRecord, BaselineRecord, FlagRecord, LevelRecord, MetricRecord, VerdictRecord
-from invertigo.auditing.remedies import remedies
+from invertigo.auditing.record import BaselineRecord
 from invertigo.auditing.result import Audit
 from invertigo.auditing.scenario import Scenario, load_scenario
 from invertigo.auditing.session import AuditProgress, Session
 from invertigo.auditing.staging import stage
-from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.data import ImageSet
 from invertigo.federation import Tape
 from invertigo.types import (
-    INVERTIGO,
     Batch,
     ConfigurationError,
     Domain,
@@ -46,8 +39,6 @@ from invertigo.types import (
     Requirement,
     ThreatLevel,
 )
-
-NOUNS = {"images": "image"}
 
 
 def audit(
@@ -155,8 +146,7 @@ def run_audit(
 ) -> Audit:
     """Choose, attack, score and conclude, for a case that is ready."""
     clock = Budget(float(budget))
-    size = len(case.truth) if case.truth is not None else case.received and case.received.num_examples
-    entries = choose(attacks, case.task, size)
+    entries = choose(attacks, case.task, case.num_examples)
     wants_public = any(Requirement.PUBLIC_DATA in entry.attack.requires for entry in entries)
     rungs = case.rungs(levels, wants_public)
     rungs, observations = _observe(case, rungs, seed)
@@ -167,7 +157,7 @@ def run_audit(
     if case.truth is not None and not judge.baselines:
         judge.baseline_only()
     priors = list(_prior_baselines(session, judge)) if observations else []
-    return _compose(case, rungs, session, judge, priors, clock, seed, decoys, command)
+    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command)
 
 
 def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Observation]]:
@@ -192,148 +182,6 @@ def _prior_baselines(session: Session, judge: Judge) -> Iterator[BaselineRecord]
     for entry, blind in session.prior_only(next(iter(session.observations))):
         scores = judge.evaluate(blind.fields).scores
         yield baseline(f"prior_only_{entry.name}", f"prior only ({entry.name})", scores)
-
-
-def _compose(
-    case: Case,
-    rungs: Sequence[Rung],
-    session: Session,
-    judge: Judge,
-    priors: Sequence[BaselineRecord],
-    clock: Budget,
-    seed: int,
-    decoys: int,
-    command: str,
-) -> Audit:
-    domain, records = case.task.domain, session.records
-    metrics = [
-        MetricRecord(name=m.name, label=m.label, privacy_loss=m.privacy_loss, unit=m.unit, description=m.description)
-        for m in domain.metrics
-    ]
-    sign = 1 if metrics[0].privacy_loss else -1
-    levels = climb(rungs, records, metrics[0].name, sign)
-    flags = raise_flags(_evidence(case, session, judge, priors, metrics, decoys))
-    record = AuditRecord(
-        title=case.title,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=version("invertigo"),
-        command=command,
-        seed=seed,
-        seconds=round(clock.spent, 3),
-        budget_seconds=clock.seconds,
-        scenario=dict(case.facts) or _facts(case),
-        domain=domain.config() if hasattr(domain, "config") else {"name": domain.name},  # type: ignore[attr-defined]
-        num_examples=_size(case) or 0,
-        knowledge=list(_knowledge(rungs)),
-        metrics=metrics,
-        attacks=records,
-        baselines=[*judge.baselines.values(), *priors],
-        levels=levels,
-        flags=flags,
-        verdict=_verdict(case, levels, session, flags),
-        citations=_citations(session),
-        environment=_environment(case),
-        private=case.private,
-    )
-    return Audit(record, session.tensors, case.truth, domain)
-
-
-def _verdict(case: Case, levels: Sequence[LevelRecord], session: Session, flags: Sequence[FlagRecord]) -> VerdictRecord:
-    lowest = next((level for level in levels if level.examined and level.recovered), None)
-    ways_out = remedies(
-        case.task.model,
-        case.local,
-        _size(case),
-        lowest.level if lowest else None,
-        lowest.strongest if lowest else None,
-    )
-    circumstances = Circumstances(
-        noun=NOUNS.get(case.task.domain.name, "example"),
-        num_examples=_size(case),
-        scored=case.truth is not None,
-        interrupted=session.interrupted,
-        remedies=tuple(ways_out),
-    )
-    return decide(levels, session.records, flags, circumstances)
-
-
-def _evidence(
-    case: Case,
-    session: Session,
-    judge: Judge,
-    priors: Sequence[BaselineRecord],
-    metrics: Sequence[MetricRecord],
-    decoys: int,
-) -> Evidence:
-    assumed = [
-        int(level)
-        for level, seen in session.observations.items()
-        if seen.knowledge.batch_statistics and not case.local.shares_buffers
-    ]
-    first = next(iter(session.observations.values()), None)
-    return Evidence(
-        attacks=session.records,
-        baselines=[*judge.rivals, *priors],
-        metrics=metrics,
-        num_examples=_size(case),
-        scored=case.truth is not None,
-        decoys=max((a.decoys for a in session.records), default=0) or judge.available_decoys,
-        wanted_decoys=decoys,
-        borrowed=case.borrowed,
-        statistics_assumed_from=min(assumed, default=None),
-        range_inferred=case.range_inferred,
-        relative_norm=1.0 if first is None else _relative_norm(first),
-        dropout=case.local.mode == "train" and _has_dropout(case.task.model),
-        interrupted=session.interrupted,
-    )
-
-
-def _relative_norm(observation: Observation) -> float:
-    weights = sum(p.double().square().sum().item() for p in observation.parameters.values()) ** 0.5
-    return observation.update.norm / weights if weights else 1.0
-
-
-def _has_dropout(model: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
-
-
-def _knowledge(rungs: Sequence[Rung]) -> Iterator[str]:
-    yield "The model, the loss, the client's training recipe and the number of examples."
-    for rung in rungs:
-        if rung.attacked:
-            detail = f" ({rung.reason})" if rung.reason else ""
-            yield f"Rung {int(rung.level)}: {rung.level.summary}{detail}."
-
-
-def _citations(session: Session) -> dict[str, str]:
-    ran = {record.attack for record in session.records if record.status == "ran"}
-    papers = [INVERTIGO, *(entry.attack.paper for entry in session.entries if entry.name in ran)]
-    return {paper.key: paper.bibtex() for paper in papers}
-
-
-def _environment(case: Case) -> dict[str, str]:
-    like = next(case.task.model.parameters(), torch.zeros(()))
-    return describe_environment(like.device, like.dtype)
-
-
-def _facts(case: Case) -> dict[str, Any]:
-    model = case.task.model
-    return {
-        "model": {
-            "name": type(model).__name__,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "classes": case.task.num_classes,
-        },
-        "loss": getattr(case.task.loss, "__name__", type(case.task.loss).__name__),
-        "local": vars(case.local),
-        "clients": 1 + len(case.others),
-    }
-
-
-def _size(case: Case) -> int | None:
-    if case.truth is not None:
-        return len(case.truth)
-    return case.received.num_examples if case.received is not None else None
 
 
 def _case(

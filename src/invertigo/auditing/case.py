@@ -57,6 +57,13 @@ class Case:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def num_examples(self) -> int | None:
+        """Size of the private batch, when anyone knows it."""
+        if self.truth is not None:
+            return len(self.truth)
+        return self.received.num_examples if self.received is not None else None
+
+    @property
     def repeatable(self) -> bool:
         """The client's training can be repeated on its data, so that other rungs can be examined too."""
         return self.received is None and self.truth is not None and self.task.domain.target in self.truth.fields

@@ -52,7 +52,7 @@ class Audit:
         """BibTeX for exactly what was used."""
         return "\n\n".join(self.record.citations.values())
 
-    def assert_below(self, *, level: int | None = None, recovered: int = 0, **limits: float) -> None:
+    def assert_below(self, *, level: int | None = None, recovered: int = 0, **limits: float | int) -> None:
         """Raise AssertionError when more was rebuilt than `limits` allow; made for a test suite.
 
         `audit.assert_below(psnr=20)` fails when any example was rebuilt at 20 dB or better by any attack (at or below
@@ -83,15 +83,14 @@ class Audit:
         """
         from invertigo import report
 
-        path, pages = Path(path), [self, *self.companions]
+        path = Path(path)
         if path.suffix == ".html":
-            page = pages if self.companions else self
-            return Path(report.write_html(page, path, include_originals=include_originals, redact=redact))
+            return Path(report.write_html(self, path, include_originals=include_originals, redact=redact))
         if path.suffix == ".json":
             return Path(report.write_json(self, path))
         if path.suffix:
             raise ConfigurationError(f"An audit is saved as .html, as .json or into a folder, not as '{path.suffix}'.")
-        report.save(pages if self.companions else self, path, include_originals=include_originals, redact=redact)
+        report.save(self, path, include_originals=include_originals, redact=redact)
         return path
 
     def _metric(self, name: str) -> MetricRecord:
