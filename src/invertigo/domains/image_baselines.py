@@ -23,9 +23,10 @@ SAME_PICTURE = 1e-4
 """Mean squared error (40 dB) below which two pictures count as one."""
 
 Pixels = Float[Tensor, "batch channel height width"]
+Public = Float[Tensor, "public channel height width"]
 
 
-def guesses(truth: Pixels, public: Pixels | None, generator: torch.Generator) -> dict[str, Pixels]:
+def guesses(truth: Pixels, public: Public | None, generator: torch.Generator) -> dict[str, Pixels]:
     """One guess per true image and baseline; pixels in [0, 1].
 
     Without public data, or when all of it is in the truth, the baselines that need it are left out: the private mean
@@ -47,7 +48,7 @@ def guesses(truth: Pixels, public: Pixels | None, generator: torch.Generator) ->
     }
 
 
-def without(images: Pixels, truth: Pixels) -> Pixels:
+def without(images: Public, truth: Pixels) -> Float[Tensor, "kept channel height width"]:
     """`images` less those that show the same picture as a true one: a copy of the truth tells nothing as a decoy."""
     distances = squared_distances(images.flatten(1), truth.flatten(1))
     return images[(distances > SAME_PICTURE).all(1)]

@@ -63,7 +63,7 @@ def _gaussian_window(like: Images) -> Float[Tensor, " window"]:
     return weights / weights.sum()
 
 
-def _blur(images: Images, window: Float[Tensor, " window"]) -> Images:
+def _blur(images: Images, window: Float[Tensor, " window"]) -> Float[Tensor, "batch channel h w"]:
     planes = images.flatten(0, 1).unsqueeze(1)  # (batch * channel, 1, height, width)
     rows = functional.conv2d(planes, window.view(1, 1, -1, 1))
     return functional.conv2d(rows, window.view(1, 1, 1, -1)).unflatten(0, images.shape[:2]).squeeze(2)

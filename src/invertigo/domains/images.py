@@ -92,7 +92,8 @@ class Images:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Images:
         """The domain that wrote `config`."""
-        return cls(**{key: value for key, value in config.items() if key != "name"})
+        arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key != "name"}
+        return cls(**arguments)
 
     def example_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """An attack rebuilds `images`; labels are inferred, not optimised."""

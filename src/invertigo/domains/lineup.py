@@ -6,6 +6,7 @@ import math
 
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,10 +74,13 @@ def _matched_as_stand_in(
     cost: Float[Tensor, "truths guesses"], decoy_cost: Float[Tensor, "decoys guesses"]
 ) -> Int[Tensor, "truths decoys"]:
     """The guess that falls to decoy `k` when it stands in for truth `i`, the other truths staying."""
-    assigned = torch.empty(cost.shape[0], len(decoy_cost), dtype=torch.long)
+    stand_ins = decoy_cost.cpu().numpy()
+    assigned = torch.full((cost.shape[0], len(stand_ins)), UNMATCHED)
     for i in range(cost.shape[0]):
-        trial = cost.clone()
-        for k, row in enumerate(decoy_cost):
+        trial = cost.cpu().numpy().copy()
+        for k, row in enumerate(stand_ins):
             trial[i] = row
-            assigned[i, k] = match(trial)[i]
+            rows, columns = linear_sum_assignment(trial)
+            if i in rows:
+                assigned[i, k] = int(columns[rows == i][0])
     return assigned
