@@ -46,7 +46,7 @@ check: .venv/dev
 	$(BIN)/pyright
 
 docs: .venv/dev
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'Open $(CURDIR)/site/index.html in a browser.'
 
 bench: .venv/dev
