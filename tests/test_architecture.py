@@ -189,6 +189,35 @@ def test_files_and_functions_stay_readable():
     assert wrong == []
 
 
+OFFENCES = [
+    (test_a_room_imports_only_from_rooms_before_it, "types/x.py", "from invertigo.attacks import registry"),
+    (test_a_room_imports_only_from_rooms_before_it, "auditing/x.py", "from invertigo.report import write_html"),
+    (test_a_room_imports_only_from_rooms_before_it, "data/x.py", "def f():\n    from invertigo import federation"),
+    (test_a_room_imports_only_from_rooms_before_it, "models/x.py", "from ..attacks.labels import infer_labels"),
+    (test_nothing_private_crosses_a_file, "attacks/x.py", "from invertigo.domains.images import _cost"),
+    (test_nobody_seeds_globally, "attacks/x.py", "import torch\ntorch.cuda.manual_seed_all(0)"),
+    (test_nobody_seeds_globally, "attacks/x.py", "import numpy as np\nnp.random.seed(0)"),
+    (test_every_draw_names_its_generator, "attacks/x.py", "import torch\ntorch.randn_like(x)"),
+    (test_nothing_is_unpickled_or_evaluated, "data/x.py", "import torch\ntorch.load('x.pt')"),
+    (test_nothing_is_unpickled_or_evaluated, "data/x.py", "from pickle import loads"),
+    (test_nothing_is_unpickled_or_evaluated, "data/x.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
+    (test_mistakes_of_users_are_errors_with_words, "data/x.py", "assert x > 0"),
+    (test_mistakes_of_users_are_errors_with_words, "data/x.py", "try:\n    f()\nexcept:\n    pass"),
+    (test_files_and_functions_stay_readable, "data/x.py", "x = 1\n" * (LONGEST_FILE + 1)),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "code"), OFFENCES)
+def test_each_rule_finds_an_offence(rule, name, code, tmp_path, monkeypatch):
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_text(code)
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "FILES", [path])
+    with pytest.raises(AssertionError, match=re.escape(name.split("/")[0])):
+        rule()
+
+
 def test_there_is_no_drawer_for_everything():
     drawers = {"utils", "util", "helpers", "misc", "common"}
     assert not [name_of(path) for path in SOURCE.rglob("*") if path.stem in drawers]
