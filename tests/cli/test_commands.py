@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from specimens import Specimen
 from typer.testing import CliRunner, Result
 
 import invertigo
 import invertigo.auditing
-from invertigo.auditing import Stage
+from invertigo.auditing import Audit, Stage
 from invertigo.cli.app import app
 from invertigo.types import InvertigoError
 
@@ -46,7 +45,7 @@ def test_exit_codes_of_check(results: Path, name: str, options: list[str], code:
     assert "Traceback" not in result.output
 
 
-def test_an_inconclusive_result_exits_with_3(leaking: Specimen, tmp_path: Path) -> None:
+def test_an_inconclusive_result_exits_with_3(leaking: Audit, tmp_path: Path) -> None:
     verdict = leaking.record.verdict.model_copy(update={"status": "inconclusive"})
     (tmp_path / "result.json").write_text(leaking.record.model_copy(update={"verdict": verdict}).model_dump_json())
     assert run("check", tmp_path, "--fail-if", "psnr > 90").exit_code == 3
@@ -135,10 +134,10 @@ def test_debug_shows_the_traceback() -> None:
 class Calls(list):
     """Stands for `invertigo.auditing.audit`: notes how it was called, ticks once, returns a specimen."""
 
-    def __init__(self, found: Specimen) -> None:
+    def __init__(self, found: Audit) -> None:
         self.found = found
 
-    def __call__(self, scenario: object, **options: object) -> Specimen:
+    def __call__(self, scenario: object, **options: object) -> Audit:
         self.append((scenario, options))
         if options["progress"]:
             stage = Stage(1, "dlg", 2, 5, done=300, total=1000, objective=0.012, seconds=3.0, seconds_left=4.0)
@@ -147,7 +146,7 @@ class Calls(list):
 
 
 @pytest.fixture
-def calls(leaking: Specimen, monkeypatch: pytest.MonkeyPatch) -> Calls:
+def calls(leaking: Audit, monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls(leaking)
     monkeypatch.setattr(invertigo.auditing, "audit", calls, raising=False)
     return calls
@@ -167,7 +166,7 @@ def test_audit_runs_tells_and_writes(calls: Calls, tmp_path: Path) -> None:
     assert "rung 1 · dlg (2 of 5) · iteration 300 of 1000 · objective 0.012 · 4.0 s left" in result.stderr
 
 
-def test_audit_prints_json_and_nothing_else(calls: Calls, leaking: Specimen, tmp_path: Path) -> None:
+def test_audit_prints_json_and_nothing_else(calls: Calls, leaking: Audit, tmp_path: Path) -> None:
     result = run("audit", "demo", "--json", "--redact", "--out", tmp_path)
     assert json.loads(result.stdout)["title"] == leaking.record.title
     assert result.stderr == ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from skimage.data import lfw_subset
 
+from invertigo.auditing import Audit
 from invertigo.auditing.record import (
     AttackRecord,
     AuditRecord,
@@ -27,17 +27,6 @@ UNEXAMINED = {
     4: "no public data at hand",
     5: "no malicious-server attack in this audit",
 }
-
-
-@dataclass(frozen=True)
-class Specimen:
-    """The shape of `invertigo.auditing.Audit`."""
-
-    record: AuditRecord
-    reconstructions: dict[str, torch.Tensor]
-    originals: Batch | None
-    domain: Images
-    companions: tuple = ()
 
 
 def faces(count: int, size: int = 25, channels: int = 1) -> torch.Tensor:
@@ -70,7 +59,7 @@ def attack_record(
     )
 
 
-def specimen(*, count: int = 8, noise: float = 0.05, size: int = 25, channels: int = 1, **changes: Any) -> Specimen:
+def specimen(*, count: int = 8, noise: float = 0.05, size: int = 25, channels: int = 1, **changes: Any) -> Audit:
     """An audit whose reconstructions are the faces with noise; the more of it, the less leaks."""
     generator = torch.Generator().manual_seed(0)
     domain = Images((channels, size, size))
@@ -172,7 +161,7 @@ def specimen(*, count: int = 8, noise: float = 0.05, size: int = 25, channels: i
         private=False,
     )  # fmt: skip
     tensors = {"1/dlg/images": bad, "1/gauss_newton/images": good[order], "1/gauss_newton/labels": truth["labels"]}
-    return Specimen(record.model_copy(update=changes), tensors, truth, domain)
+    return Audit(record.model_copy(update=changes), tensors, truth, domain)
 
 
 def _level(level: ThreatLevel, best: AttackRecord, count: int) -> LevelRecord:

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from specimens import Specimen
 
 from invertigo.auditing import Audit
 from invertigo.report import ensure_writable, load, load_all, render_html, save, write_json
@@ -13,11 +12,11 @@ from invertigo.report.files import PAGE, RESULT, TENSORS, read_record
 from invertigo.types import CorruptFileError, MissingDataError, OutputError, read_tensors
 
 
-def private(audit: Specimen) -> Specimen:
+def private(audit: Audit) -> Audit:
     return dataclasses.replace(audit, record=audit.record.model_copy(update={"private": True}))
 
 
-def test_what_was_saved_is_loaded(leaking: Specimen, tmp_path) -> None:
+def test_what_was_saved_is_loaded(leaking: Audit, tmp_path) -> None:
     save(leaking, tmp_path / "out")
     found = load(tmp_path / "out")
     assert isinstance(found, Audit)
@@ -29,12 +28,12 @@ def test_what_was_saved_is_loaded(leaking: Specimen, tmp_path) -> None:
     assert load(tmp_path / "out" / RESULT).record == leaking.record
 
 
-def test_no_leftovers_beside_the_result(leaking: Specimen, tmp_path) -> None:
+def test_no_leftovers_beside_the_result(leaking: Audit, tmp_path) -> None:
     save(leaking, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {PAGE, RESULT, TENSORS}
 
 
-def test_private_originals_are_not_stored(leaking: Specimen, tmp_path) -> None:
+def test_private_originals_are_not_stored(leaking: Audit, tmp_path) -> None:
     save(private(leaking), tmp_path / "a")
     assert not any(name.startswith("truth/") for name in read_tensors(tmp_path / "a" / TENSORS))
     assert load(tmp_path / "a").originals is None
@@ -42,20 +41,20 @@ def test_private_originals_are_not_stored(leaking: Specimen, tmp_path) -> None:
     assert load(tmp_path / "b").originals is not None
 
 
-def test_a_redacted_result_takes_older_tensors_away(leaking: Specimen, tmp_path) -> None:
+def test_a_redacted_result_takes_older_tensors_away(leaking: Audit, tmp_path) -> None:
     save(leaking, tmp_path)
     save(leaking, tmp_path, redact=True)
     assert not (tmp_path / TENSORS).exists()
     assert "data:image/" not in (tmp_path / PAGE).read_text()
 
 
-def test_several_audits_have_a_folder_each(leaking: Specimen, resisting: Specimen, tmp_path) -> None:
+def test_several_audits_have_a_folder_each(leaking: Audit, resisting: Audit, tmp_path) -> None:
     save([leaking, resisting], tmp_path)
     assert [audit.record.title for audit in load_all(tmp_path)] == [leaking.record.title, resisting.record.title]
     assert (tmp_path / PAGE).exists()
 
 
-def test_infinite_scores_survive(leaking: Specimen, tmp_path) -> None:
+def test_infinite_scores_survive(leaking: Audit, tmp_path) -> None:
     best = leaking.record.attacks[1]
     infinite = best.model_copy(update={"scores": {**best.scores, "psnr": [math.inf] * 8}})
     audit = dataclasses.replace(leaking, record=leaking.record.model_copy(update={"attacks": [infinite]}))
@@ -64,7 +63,7 @@ def test_infinite_scores_survive(leaking: Specimen, tmp_path) -> None:
     assert "∞" in render_html(audit)
 
 
-def test_an_older_result_stays_when_writing_fails(leaking: Specimen, tmp_path, monkeypatch) -> None:
+def test_an_older_result_stays_when_writing_fails(leaking: Audit, tmp_path, monkeypatch) -> None:
     path = tmp_path / RESULT
     path.write_text("old")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -92,7 +91,7 @@ def test_a_folder_without_a_result_says_so(tmp_path) -> None:
         load_all(tmp_path)
 
 
-def test_corrupt_tensors_say_so(leaking: Specimen, tmp_path) -> None:
+def test_corrupt_tensors_say_so(leaking: Audit, tmp_path) -> None:
     save(leaking, tmp_path)
     (tmp_path / TENSORS).write_bytes(b"\x80\x04pickle")
     with pytest.raises(CorruptFileError, match="safetensors"):

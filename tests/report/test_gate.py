@@ -5,8 +5,8 @@ from statistics import fmean, median
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from specimens import Specimen
 
+from invertigo.auditing import Audit
 from invertigo.auditing.record import AuditRecord, FlagRecord
 from invertigo.report import check, parse_limit
 from invertigo.types import ConfigurationError
@@ -16,7 +16,7 @@ def strongest(record: AuditRecord, metric: str, most=max) -> list[float]:
     return [most(values) for values in zip(*(a.scores[metric] for a in record.ran))]
 
 
-def test_worst_is_worst_for_privacy(leaking: Specimen) -> None:
+def test_worst_is_worst_for_privacy(leaking: Audit) -> None:
     record = leaking.record
     psnr, mse = strongest(record, "psnr"), strongest(record, "mse", min)
     expected = {
@@ -52,16 +52,16 @@ def test_worst_is_worst_for_privacy(leaking: Specimen) -> None:
         ([], 1),
     ],
 )
-def test_exit_codes_of_a_leak(leaking: Specimen, limits: list[str], code: int) -> None:
+def test_exit_codes_of_a_leak(leaking: Audit, limits: list[str], code: int) -> None:
     assert check(leaking.record, limits).exit_code == code
 
 
-def test_no_limit_means_nothing_may_be_rebuilt(resisting: Specimen) -> None:
+def test_no_limit_means_nothing_may_be_rebuilt(resisting: Audit) -> None:
     assert check(resisting.record).exit_code == 0
     assert check(resisting.record, ["level <= 5"]).exit_code == 0
 
 
-def test_inconclusive_never_passes(resisting: Specimen) -> None:
+def test_inconclusive_never_passes(resisting: Audit) -> None:
     record = resisting.record
     verdict = record.verdict.model_copy(update={"status": "inconclusive"})
     fatal = FlagRecord(code="vanishing_update", severity="fatal", message="The update is nothing.")
@@ -71,7 +71,7 @@ def test_inconclusive_never_passes(resisting: Specimen) -> None:
     assert "vanishing_update" in check(doubtful[1]).doubts[0]
 
 
-def test_what_was_not_measured_never_passes(leaking: Specimen) -> None:
+def test_what_was_not_measured_never_passes(leaking: Audit) -> None:
     record = leaking.record
     guessed = [a.model_copy(update={"labels": "given"}) for a in record.attacks]
     assert check(record.model_copy(update={"attacks": guessed}), ["labels.accuracy > 0.5"]).exit_code == 3
@@ -95,7 +95,7 @@ def test_what_was_not_measured_never_passes(leaking: Specimen) -> None:
         ("psnr.worst != 1", "cannot be read"),
     ],
 )
-def test_a_limit_that_is_not_understood(leaking: Specimen, text: str, hint: str) -> None:
+def test_a_limit_that_is_not_understood(leaking: Audit, text: str, hint: str) -> None:
     with pytest.raises(ConfigurationError, match=hint):
         parse_limit(text, leaking.record)
 
@@ -107,6 +107,6 @@ def test_a_limit_that_is_not_understood(leaking: Specimen, text: str, hint: str)
     bound=st.floats(-1e6, 1e6),
     spaces=st.text(" \t", max_size=3),
 )
-def test_limits_read_back(leaking: Specimen, metric, aggregate, comparison, bound, spaces) -> None:
+def test_limits_read_back(leaking: Audit, metric, aggregate, comparison, bound, spaces) -> None:
     limit = parse_limit(f"{metric}.{aggregate}{spaces}{comparison}{spaces}{bound!r}", leaking.record)
     assert (limit.quantity, limit.aggregate, limit.comparison, limit.bound) == (metric, aggregate, comparison, bound)

@@ -6,8 +6,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from specimens import Specimen, specimen
+from specimens import specimen
 
+from invertigo.auditing import Audit
 from invertigo.auditing.record import AuditRecord
 from invertigo.report import render_html, write_html
 from invertigo.types import OutputError
@@ -49,16 +50,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def with_record(audit: Specimen, **changes: object) -> Specimen:
+def with_record(audit: Audit, **changes: object) -> Audit:
     return dataclasses.replace(audit, record=audit.record.model_copy(update=changes))
 
 
 @pytest.fixture(scope="module")
-def page(leaking: Specimen) -> Page:
+def page(leaking: Audit) -> Page:
     return Page(render_html(leaking))
 
 
-def test_the_verdict_comes_first_and_the_rest_in_order(leaking: Specimen, page: Page) -> None:
+def test_the_verdict_comes_first_and_the_rest_in_order(leaking: Audit, page: Page) -> None:
     parts = [
         leaking.record.verdict.headline,
         leaking.record.verdict.remedy,
@@ -76,7 +77,7 @@ def test_the_verdict_comes_first_and_the_rest_in_order(leaking: Specimen, page: 
     assert positions == sorted(positions)
 
 
-def test_nothing_is_loaded_from_anywhere(leaking: Specimen, page: Page) -> None:
+def test_nothing_is_loaded_from_anywhere(leaking: Audit, page: Page) -> None:
     for _, attributes in page.tags:
         for name in ("src", "href", "srcset", "poster", "action"):
             value = attributes.get(name) or "#"
@@ -100,7 +101,7 @@ def test_it_can_be_read_aloud(page: Page) -> None:
     assert all(svg.get("aria-label") or svg.get("aria-hidden") for svg in page.all("svg"))
 
 
-def test_the_most_exposed_example_comes_first(leaking: Specimen, page: Page) -> None:
+def test_the_most_exposed_example_comes_first(leaking: Audit, page: Page) -> None:
     best = leaking.record.attacks[1]
     worst_first = sorted(range(8), key=lambda i: -best.scores["psnr"][i])
     shown = [int(m) for m in re.findall(r'class="no">(\d+)<', render_html(leaking))]
@@ -108,7 +109,7 @@ def test_the_most_exposed_example_comes_first(leaking: Specimen, page: Page) -> 
     assert f"{max(best.scores['psnr']):.1f} dB" in page.text
 
 
-def test_each_truth_stands_beside_its_own_reconstruction(leaking: Specimen) -> None:
+def test_each_truth_stands_beside_its_own_reconstruction(leaking: Audit) -> None:
     """The attack returned the batch in another order; the page undoes it."""
     from base64 import b64encode
 
@@ -125,7 +126,7 @@ def test_each_truth_stands_beside_its_own_reconstruction(leaking: Specimen) -> N
         assert uris[1] == b64encode(rebuilt[best.matching[index]]).decode()
 
 
-def test_attacks_stand_beside_baselines(leaking: Specimen, page: Page) -> None:
+def test_attacks_stand_beside_baselines(leaking: Audit, page: Page) -> None:
     for attack in leaking.record.attacks:
         assert attack.attack in page.text
     for baseline in leaking.record.baselines:
@@ -134,7 +135,7 @@ def test_attacks_stand_beside_baselines(leaking: Specimen, page: Page) -> None:
     assert "Zhu et al. (2019)" in page.text
 
 
-def test_the_embedded_result_is_the_result(leaking: Specimen, page: Page) -> None:
+def test_the_embedded_result_is_the_result(leaking: Audit, page: Page) -> None:
     assert AuditRecord.model_validate(json.loads(page.data)) == leaking.record
 
 
@@ -145,7 +146,7 @@ def test_thirty_two_images_fit_into_a_megabyte(tmp_path) -> None:
     assert len(text.encode()) < 1_000_000
 
 
-def test_originals_of_private_data_stay_out(leaking: Specimen) -> None:
+def test_originals_of_private_data_stay_out(leaking: Audit) -> None:
     private = with_record(leaking, private=True)
     truth = [
         image["src"]
@@ -161,14 +162,14 @@ def test_originals_of_private_data_stay_out(leaking: Specimen) -> None:
     assert "This page is itself a leak" not in render_html(leaking)
 
 
-def test_originals_can_be_asked_for_and_refused(leaking: Specimen) -> None:
+def test_originals_can_be_asked_for_and_refused(leaking: Audit) -> None:
     private = with_record(leaking, private=True)
     assert 'alt="Private example 1"' in render_html(private, include_originals=True)
     assert 'alt="Private example 1"' not in render_html(leaking, include_originals=False)
 
 
 @pytest.mark.parametrize("private", [True, False])
-def test_a_redacted_page_has_no_pixels(leaking: Specimen, private: bool) -> None:
+def test_a_redacted_page_has_no_pixels(leaking: Audit, private: bool) -> None:
     text = render_html(with_record(leaking, private=private), redact=True, include_originals=True)
     assert "data:image" not in text.replace("img-src data:", "")
     assert not Page(text).all("img")
@@ -176,7 +177,7 @@ def test_a_redacted_page_has_no_pixels(leaking: Specimen, private: bool) -> None
     assert f"{max(leaking.record.attacks[1].scores['psnr']):.1f} dB" in text
 
 
-def test_nothing_a_user_names_can_run(leaking: Specimen) -> None:
+def test_nothing_a_user_names_can_run(leaking: Audit) -> None:
     evil = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
     record = leaking.record
     changes = {
@@ -196,7 +197,7 @@ def test_nothing_a_user_names_can_run(leaking: Specimen) -> None:
     assert AuditRecord.model_validate(json.loads(page.data)).title == evil
 
 
-def test_several_audits_are_compared(leaking: Specimen, resisting: Specimen) -> None:
+def test_several_audits_are_compared(leaking: Audit, resisting: Audit) -> None:
     text = render_html([leaking, resisting], title="Two clients")
     page = Page(text)
     cards = text.split('<div class="cards">')[1].split("</div>\n<h2>")[0]
@@ -206,12 +207,12 @@ def test_several_audits_are_compared(leaking: Specimen, resisting: Specimen) -> 
     assert [entry["title"] for entry in json.loads(page.data)] == [leaking.record.title, resisting.record.title]
 
 
-def test_companions_share_the_page(leaking: Specimen, resisting: Specimen) -> None:
+def test_companions_share_the_page(leaking: Audit, resisting: Audit) -> None:
     both = dataclasses.replace(leaking, companions=(resisting,))
     assert len(Page(render_html(both)).all("article")) == 2
 
 
-def test_the_settings_that_differ_are_named(leaking: Specimen) -> None:
+def test_the_settings_that_differ_are_named(leaking: Audit) -> None:
     other = with_record(leaking, scenario={**leaking.record.scenario, "dtype": "float32"})
     text = Page(render_html([leaking, other])).text
     differs = text[text.index("What differs") : text.index("Verdict:")]
@@ -219,7 +220,7 @@ def test_the_settings_that_differ_are_named(leaking: Specimen) -> None:
     assert "lenet" not in differs
 
 
-def test_an_audit_without_truth_shows_what_was_rebuilt(leaking: Specimen) -> None:
+def test_an_audit_without_truth_shows_what_was_rebuilt(leaking: Audit) -> None:
     blind = [
         a.model_copy(update={"scores": {}, "matching": [], "ranks": [], "outcomes": []}) for a in leaking.record.attacks
     ]
@@ -230,12 +231,12 @@ def test_an_audit_without_truth_shows_what_was_rebuilt(leaking: Specimen) -> Non
     assert page.all("img")
 
 
-def test_an_audit_without_attacks_is_a_page_too(leaking: Specimen) -> None:
+def test_an_audit_without_attacks_is_a_page_too(leaking: Audit) -> None:
     audit = with_record(leaking, attacks=[], baselines=[], flags=[], citations={}, levels=[])
     assert "No attack was run" in Page(render_html(audit)).text
 
 
-def test_a_folder_that_cannot_be_written_is_named(leaking: Specimen, tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(leaking: Audit, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file"):
         write_html(leaking, tmp_path / "file" / "page.html")

@@ -28,7 +28,7 @@ def test_numbers(value: float | None, unit: str, text: str) -> None:
 
 def test_signs_and_durations() -> None:
     assert (signed(7.0, "dB"), signed(-7.0, "dB")) == ("+7.0", "−7.0")
-    assert [duration(s) for s in (0.44, 41.2, 60, 125)] == ["0.4 s", "41 s", "1 min", "2 min 5 s"]
+    assert [duration(s) for s in (0.44, 41.2, 60.0, 125.0)] == ["0.4 s", "41 s", "1 min", "2 min 5 s"]
 
 
 def traced(trace: list[tuple[int, float]]) -> AttackRecord:

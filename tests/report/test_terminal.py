@@ -3,12 +3,12 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
-from specimens import Specimen
 
+from invertigo.auditing import Audit
 from invertigo.report import render, to_text
 
 
-def test_twelve_lines_say_it_all(leaking: Specimen) -> None:
+def test_twelve_lines_say_it_all(leaking: Audit) -> None:
     many = leaking.record.model_copy(update={"attacks": [a for a in leaking.record.attacks for _ in range(5)]})
     for record in (leaking.record, many):
         text = to_text(record)
@@ -17,12 +17,12 @@ def test_twelve_lines_say_it_all(leaking: Specimen) -> None:
             assert part in text
 
 
-def test_the_strongest_attack_comes_first(leaking: Specimen) -> None:
+def test_the_strongest_attack_comes_first(leaking: Audit) -> None:
     text = to_text(leaking.record)
     assert text.index("gauss_newton") < text.index("dlg") < text.index("refused")
 
 
-def test_the_tables_name_attacks_guesses_and_flags(leaking: Specimen) -> None:
+def test_the_tables_name_attacks_guesses_and_flags(leaking: Audit) -> None:
     stream = io.StringIO()
     render(leaking.record, Console(file=stream, width=200))
     text = stream.getvalue()
@@ -30,7 +30,7 @@ def test_the_tables_name_attacks_guesses_and_flags(leaking: Specimen) -> None:
         assert part in text
 
 
-def test_markup_in_a_name_is_only_text(leaking: Specimen) -> None:
+def test_markup_in_a_name_is_only_text(leaking: Audit) -> None:
     record = leaking.record.model_copy(update={"title": "[red]model[/nothing]"})
     attacks = [a.model_copy(update={"attack": "[bold]x[/nope]"}) for a in record.attacks]
     stream = io.StringIO()

@@ -24,7 +24,7 @@ app.command("report")(guarded(report.report))
 app.command("check")(guarded(check.check))
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         from invertigo import __version__
 
@@ -35,8 +35,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="INVERTIGO_DEBUG", help="Show the traceback of an error.")
     ] = False,

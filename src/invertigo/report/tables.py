@@ -69,7 +69,7 @@ def strength(record: AuditRecord, attack: AttackRecord) -> tuple[float, ...]:
     headline = record.metrics[0]
     summary = summarise(attack.scores.get(headline.name, []), headline)
     worst = -math.inf if summary is None else summary.worst * (1 if headline.privacy_loss else -1)
-    return attack.recovered, attack.identified, worst, -attack.level
+    return float(attack.recovered), float(attack.identified), worst, -float(attack.level)
 
 
 def leaked_order(record: AuditRecord, attack: AttackRecord) -> list[int]:
