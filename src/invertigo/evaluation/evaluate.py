@@ -78,13 +78,15 @@ def evaluate(
     domain: Domain | None = None,
     public: Batch | None = None,
     decoys: Batch | None = None,
+    baselines: Mapping[str, Scores] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Score a reconstruction against the private batch, after matching the two in whichever order they come.
 
     Both hold named tensors as the model reads them; bare tensors are taken to be the images. Without `domain` they
     are images whose range is inferred from the truth. `public` data serves the baselines, and as `decoys` too where
-    those are not given; 100 or more make an identification count.
+    those are not given; 100 or more make an identification count. `baselines` are those of an earlier evaluation of
+    the same truth, which saves computing them again.
 
     Raises: MismatchError when the shapes do not fit; InvalidValueError for an empty or non-finite truth.
     """
@@ -92,7 +94,8 @@ def evaluate(
     fields = reconstruction.fields if isinstance(reconstruction, Reconstruction) else _named(reconstruction, domain)
     domain = domain or _inferred(batch)
     decoys = decoys or public
-    scores, baselines = domain.score(batch, fields), domain.baselines(batch, public)
+    scores = domain.score(batch, fields)
+    baselines = domain.baselines(batch, public) if baselines is None else baselines
     identification = None if decoys is None else domain.identify(batch, fields, decoys)
     found = outcomes(scores, identification, baselines)
     generator = torch.Generator().manual_seed(seed)

@@ -49,7 +49,7 @@ def outcomes(
     Exact: PSNR reaches `exact_psnr` and beats every baseline, oracles included, so that a blank picture guessed blank
     is no leak. Recognisable: the perceptual distance is small enough, is smaller than that of every baseline that is
     no oracle, and the truth came first in the line-up. PSNR plays no part in it: a plain picture that is too bright or
-    three pixels off falls below a grey square, and a grey square reaches 20 dB where there is little contrast.
+    three pixels off can fall below a grey square, and a grey square reaches 20 dB where there is little contrast.
     """
     rule = criteria or Criteria()
     exact = (scores.per_example["psnr"] >= rule.exact_psnr) & _beats(scores, "psnr", baselines, +1)
