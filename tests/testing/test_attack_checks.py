@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy
 import pytest
 import torch
 
@@ -224,6 +226,14 @@ def seeds_globally(observation):
     torch.manual_seed(0)
 
 
+def seeds_numpy(observation):
+    numpy.random.seed(0)
+
+
+def seeds_python(observation):
+    random.seed(0)
+
+
 def draws_globally(observation):
     torch.rand(1)
 
@@ -266,6 +276,8 @@ def switches_the_default_dtype(observation):
     [
         (seeds_globally, "PyTorch's global random state"),
         (draws_globally, "PyTorch's global random state"),
+        (seeds_numpy, "NumPy's global random state"),
+        (seeds_python, "seeds Python's global random state"),
         (leaves_eval_mode, r"mode \(train or eval\) of the model"),
         (leaves_train_mode_everywhere, "mode .* of module '0'"),
         (freezes, "requires_grad of parameter '1.weight'"),

@@ -28,6 +28,8 @@ def check_restores_state(attack: Any, case: Case | None = None) -> None:
     run(attack, observation)
     changed = state.changes(before, state.of_model(model) | state.of_process())
     demand(not changed, f"Attack '{attack.name}' changed {'; '.join(changed[:5])} and did not change it back.")
+    seeded = state.seeds_python(lambda: run(attack, observation))
+    demand(not seeded, f"Attack '{attack.name}' seeds Python's global random state.")
 
 
 def check_observation_untouched(attack: Any, case: Case | None = None) -> None:

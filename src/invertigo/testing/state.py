@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy
@@ -32,18 +32,31 @@ def of_model(model: nn.Module) -> dict[str, Any]:
 
 
 def of_process() -> dict[str, Any]:
-    """Global random states and PyTorch's global switches."""
+    """PyTorch's and NumPy's global random states and PyTorch's global switches.
+
+    Python's own is not among them, since run-time type checkers draw from it: see `seeds_python`.
+    """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "PyTorch's global random state": torch.get_rng_state(),
         "PyTorch's random state on CUDA": torch.stack(cuda) if cuda else None,
         "NumPy's global random state": repr(numpy.random.get_state(legacy=True)),
-        "Python's global random state": random.getstate(),
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.get_default_dtype()": torch.get_default_dtype(),
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
     }
+
+
+def seeds_python(action: Callable[[], object]) -> bool:
+    """Does `action` leave Python's global random state the same, wherever it stood before?"""
+    saved, ends = random.getstate(), []
+    for start in (1, 2):
+        random.setstate(random.Random(start).getstate())
+        action()
+        ends.append(random.getstate())
+    random.setstate(saved)
+    return ends[0] == ends[1]
 
 
 def of_observation(observation: Observation) -> dict[str, Any]:
