@@ -126,6 +126,13 @@ def test_each_truth_stands_beside_its_own_reconstruction(leaking: Audit) -> None
         assert uris[1] == b64encode(rebuilt[best.matching[index]]).decode()
 
 
+def test_a_rung_that_was_not_examined_is_never_marked_as_breached(leaking: Audit) -> None:
+    levels = [level.model_copy(update={"recovered": 6}) for level in leaking.record.levels]
+    text = render_html(with_record(leaking, levels=levels))
+    assert text.count('class="examined breached') == 2
+    assert "unexamined breached" not in text
+
+
 def test_attacks_stand_beside_baselines(leaking: Audit, page: Page) -> None:
     for attack in leaking.record.attacks:
         assert attack.attack in page.text

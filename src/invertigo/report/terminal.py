@@ -87,8 +87,8 @@ def _pair(record: AuditRecord, row: Row) -> str:
 
 def _ladder(record: AuditRecord) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Threat ladder", title_justify="left", title_style="bold")
-    for name in ("rung", "the adversary …", "rebuilt", "identified", "strongest attack"):
-        table.add_column(name, justify="right" if name == "rung" else "left")
+    for name in ("rung", "the adversary …", "rebuilt", "identified", "strongest"):
+        table.add_column(name, justify="right" if name == "rung" else "left", no_wrap=name in ("rebuilt", "identified"))
     for level in record.levels:
         who = Text(level.summary)
         if not level.examined:
@@ -102,39 +102,30 @@ def _ladder(record: AuditRecord) -> Table:
 
 
 def _attacks(record: AuditRecord) -> Table:
+    """Narrow enough for 80 columns; the page has the other scores."""
     headline = record.metrics[0]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Attacks", title_justify="left", title_style="bold")
-    table.add_column("attack")
-    for name in ("rung", f"{headline.label} worst", "median", "mean", *[m.label for m in record.metrics[1:2]]):
-        table.add_column(name, justify="right")
-    for name in ("over best guess", "rebuilt", "identified", "time"):
-        table.add_column(name, justify="right")
+    table.add_column("attack", min_width=20)
+    score = f"{headline.label} worst / median"
+    for name, width in (("rung", 4), (score, 13), ("over guess", 6), ("rebuilt", 7), ("ident.", 6), ("time", 5)):
+        table.add_column(name, justify="right", min_width=width)
     for row in attack_rows(record):
         if row.attack is not None and row.attack.status == "ran":
             table.add_row(*_cells(record, row, row.attack))
     table.add_section()
     for row in baseline_rows(record):
-        table.add_row(Text(row.label), "", *_scores(record, row), style="dim")
+        table.add_row(Text(row.label), "", _pair(record, row), style="dim")
     return table
 
 
 def _cells(record: AuditRecord, row: Row, attack: AttackRecord) -> list[str | Text]:
-    unit = record.metrics[0].unit
     lead = gain(record, row)
     return [
         Text(row.label),
         str(attack.level),
-        *_scores(record, row),
-        "–" if lead is None else signed(lead, unit),
+        _pair(record, row),
+        "–" if lead is None else signed(lead, record.metrics[0].unit),
         f"{attack.recovered} of {record.num_examples}",
         f"{attack.identified} of {record.num_examples}" if attack.ranks else "–",
         duration(attack.seconds),
     ]
-
-
-def _scores(record: AuditRecord, row: Row) -> list[str]:
-    headline = record.metrics[0]
-    main = row.summaries[headline.name]
-    cells = [number(value, headline.unit) for value in (main.worst, main.median, main.mean)] if main else ["–"] * 3
-    second = [row.summaries[metric.name] for metric in record.metrics[1:2]]
-    return cells + [number(s.median if s else None) for s in second]
