@@ -92,7 +92,9 @@ class Images:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Images:
         """The domain that wrote `config`."""
-        arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key != "name"}
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key != "name"
+        }
         return cls(**arguments)
 
     def example_shapes(self) -> Mapping[str, tuple[int, ...]]:
