@@ -105,7 +105,7 @@ def _attacks(record: AuditRecord) -> Table:
     """Narrow enough for 80 columns; the page has the other scores."""
     headline = record.metrics[0]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Attacks", title_justify="left", title_style="bold")
-    table.add_column("attack", min_width=20)
+    table.add_column("attack", min_width=15)
     score = f"{headline.label} worst / median"
     for name, width in (("rung", 4), (score, 13), ("over guess", 6), ("rebuilt", 7), ("ident.", 6), ("time", 5)):
         table.add_column(name, justify="right", min_width=width)
