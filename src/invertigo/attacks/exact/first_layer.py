@@ -1,0 +1,93 @@
+"""Is the first thing that touches the image a linear layer, and what does it read?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from invertigo.federation.functional import simulating
+from invertigo.types import Domain, RequirementError
+
+
+@dataclass(frozen=True)
+class FirstLinear:
+    """A linear layer whose input is the flattened image, up to a fixed affine map a pixel (`scale`, `shift`)."""
+
+    name: str
+    module: nn.Linear
+    weight_name: str
+    bias_name: str | None
+    scale: Tensor
+    shift: Tensor
+    shape: tuple[int, ...]
+
+    def images(self, inputs: Tensor) -> Tensor:
+        """(row, *shape) images whose layer inputs are `inputs` (row, pixel)."""
+        return ((inputs - self.shift) / self.scale).unflatten(1, self.shape)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """(row, pixel) layer inputs of `images` (row, *shape)."""
+        return images.flatten(1) * self.scale + self.shift
+
+
+def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -> FirstLinear:
+    """The linear layer that reads every pixel before any other parameter does.
+
+    A dry run on three images finds the first module with parameters of its own, and checks that its input is the
+    flattened image, perhaps normalised by a fixed affine map.
+
+    Raises: RequirementError that says what stands first instead.
+    """
+    shape = domain.example_shapes()[domain.inputs]
+    like = next(model.parameters())
+    low, high = (bound.to(like).expand(shape) for bound in domain.bounds(domain.inputs))
+    weights = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    probes = torch.stack([low, high, low + weights * (high - low)])
+    name, module, inputs = _first_parametric(model, probes, mode)
+    if not isinstance(module, nn.Linear):
+        raise RequirementError(
+            f"The first layer with parameters, '{name}', is a {type(module).__name__}; the update gives its input away "
+            "exactly only when it is a linear layer on the flattened image."
+        )
+    flat = probes.flatten(1)
+    if inputs.shape != flat.shape:
+        raise RequirementError(
+            f"The first linear layer '{name}' reads a tensor of shape {tuple(inputs.shape[1:])} rather than the "
+            f"{flat.shape[1]} pixels of the flattened image."
+        )
+    scale = (inputs[1] - inputs[0]) / (flat[1] - flat[0])
+    shift = inputs[0] - scale * flat[0]
+    tolerance = 1e3 * torch.finfo(like.dtype).eps * float(inputs.abs().max() + 1)
+    if bool((scale == 0).any()) or not torch.allclose(inputs[2], flat[2] * scale + shift, atol=tolerance):
+        raise RequirementError(
+            f"The first linear layer '{name}' reads a transformed image, from which pixels do not follow."
+        )
+    named = {id(p): n for n, p in model.named_parameters()}
+    bias = None if module.bias is None else named[id(module.bias)]
+    return FirstLinear(name, module, named[id(module.weight)], bias, scale.double(), shift.double(), tuple(shape))
+
+
+def _first_parametric(model: nn.Module, probes: Tensor, mode: str) -> tuple[str, nn.Module, Tensor]:
+    seen: list[tuple[str, nn.Module, Tensor]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append((name, module, inputs[0].detach()))
+
+        return hook
+
+    own = [(n, m) for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
+    handles = [module.register_forward_pre_hook(record(name)) for name, module in own]
+    try:
+        with simulating(model, mode), torch.no_grad():
+            functional_call(model, {n: b.clone() for n, b in model.named_buffers()}, (probes,))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise RequirementError("No layer of the model has parameters, so there is no first layer to read.")
+    return seen[0]

@@ -1,0 +1,283 @@
+"""Read the images off a first linear layer: its weight gradient is its bias gradient times the input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
+from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
+from invertigo.attacks.labels import infer_labels
+from invertigo.attacks.registry import register
+from invertigo.federation.functional import simulating
+from invertigo.federation.modes import mode_matters
+from invertigo.types import (
+    InvalidValueError,
+    Observation,
+    Paper,
+    Progress,
+    Reconstruction,
+    Requirement,
+    RequirementError,
+    check_requirements,
+)
+
+AGREEING = 3
+"""Neurons that must agree on an example which cannot be simulated on its own."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class LinearLayer:
+    r"""Images from the gradients of a first linear layer with bias, exactly: $g_{W,i} = \sum_j \delta_{ji} x_j$,
+    $g_{b,i} = \sum_j \delta_{ji}$.
+
+    One example: every neuron's ratio $g_{W,i} / g_{b,i}$ is the image; the least-squares combination of all neurons is
+    returned, also after several local steps on that example. Several examples: neurons that a single one activates
+    (ReLU) show it as ratios that agree; each is proven by simulating it alone, and taken off the gradients, which
+    uncovers others (`peeling`). As many images are returned as were proven, perhaps fewer than the batch holds. Where
+    nothing can be proven the attack refuses: with sigmoid or GELU every neuron mixes all examples.
+
+    Where examples cannot be simulated alone (dropout, BatchNorm in training mode, several local steps), an image is
+    returned when at least three neurons agree on it.
+
+    Args:
+        slack: how far pixels may leave their range, as a fraction of it, before a ratio is taken for a mixture.
+
+    Source: Phong et al. (2017), section 3 (ratio); Boenisch et al. (2021), section 4 (neurons that one example
+    activates). Proof by simulation and peeling are ours.
+    """
+
+    name: ClassVar[str] = "linear_layer"
+    paper: ClassVar[Paper] = Paper(
+        "phong2017privacy",
+        "Privacy-Preserving Deep Learning: Revisited and Enhanced",
+        "Phong, Le Trieu and Aono, Yoshinori and Hayashi, Takuya and Wang, Lihua and Moriai, Shiho",
+        2017,
+        "International Conference on Applications and Techniques in Information Security",
+    )
+    papers: ClassVar[tuple[Paper, ...]] = (
+        paper,
+        Paper(
+            "boenisch2021curious",
+            "When the Curious Abandon Honesty: Federated Learning Is Not Private",
+            "Boenisch, Franziska and Dziedzic, Adam and Schuster, Roei and Shahin Shamsabadi, Ali and Shumailov, Ilia "
+            "and Papernot, Nicolas",
+            2021,
+            "arXiv preprint",
+            "2112.02918",
+        ),
+    )
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
+    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    exact: ClassVar[bool] = True
+
+    slack: float = 1e-3
+
+    def reconstruct(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """See `types.Attack`. Raises: RequirementError when the layer gives nothing away, with the reason."""
+        started = time.perf_counter()
+        check_requirements(self, observation)
+        first = find_first_linear(observation.task.model, observation.task.domain, mode=observation.local.mode)
+        layer = _layer(observation, first)
+        whole = combine(layer.weight, layer.bias)
+        residual = float((layer.weight - layer.bias[:, None] * whole).norm() / layer.weight.norm())
+        alone = residual < 1e4 * layer.eps and bool(self._plausible(observation, first, whole[None])[0])
+        if observation.num_examples == 1 or (observation.num_examples is None and alone):
+            return self._one(observation, first, whole, residual, started)
+        return self._several(observation, first, layer, started)
+
+    def _one(
+        self, observation: Observation, first: FirstLinear, inputs: Tensor, residual: float, started: float
+    ) -> Reconstruction:
+        if not bool(self._plausible(observation, first, inputs[None], slack=0.5)[0]):
+            raise RequirementError(
+                f"The ratio of the gradients of '{first.name}' is no image (its pixels leave their range), so the "
+                "update does not come from one example as this layer saw it, or something cancelled its bias gradient."
+            )
+        known = observation.knowledge.labels
+        labels, inferred = known, False
+        if labels is None:
+            labels, inferred = _labels(observation), True
+        note = f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."
+        return self._result(observation, first, inputs[None], labels, residual, started, (note,), inferred)
+
+    def _several(self, observation: Observation, first: FirstLinear, layer: Layer, started: float) -> Reconstruction:
+        total = _norm(layer)
+        size, notes = observation.num_examples, []
+        if size is None:
+            size = len(infer_labels(observation).labels)
+            notes.append(f"The batch size was not known and estimated as {size}.")
+
+        def plausible(inputs: Tensor) -> Tensor:
+            return self._plausible(observation, first, inputs)
+
+        if _separable(observation):
+            found, layer = _peel(observation, first, layer, size, plausible)
+            rows = [f.inputs for f in found for _ in range(f.times)]
+            labels = [f.label for f in found for _ in range(f.times)]
+            objective = _norm(layer) / total
+            notes.append(f"Each image was proven by simulating it alone; {objective:.1e} of the gradient is left over.")
+        else:
+            rows, labels = self._agreeing(observation, layer, plausible, size), None
+            objective = 1.0 - len(rows) / size
+            notes.append(f"Each image is shown by at least {AGREEING} neurons; none could be simulated alone.")
+        if not rows:
+            raise RequirementError(
+                f"No neuron of '{first.name}' shows a single one of the {size} examples: each mixes several. "
+                "That is so with sigmoid or GELU, and with ReLU when the examples activate the same neurons."
+            )
+        if len(rows) < size:
+            notes.insert(0, f"{len(rows)} of {size} examples were rebuilt; the others share all their neurons.")
+        target = None if labels is None else torch.tensor(labels, device=rows[0].device)
+        return self._result(observation, first, torch.stack(rows), target, objective, started, tuple(notes), True)
+
+    def _agreeing(
+        self, observation: Observation, layer: Layer, plausible: Callable[[Tensor], Tensor], size: int
+    ) -> list[Tensor]:
+        classes = _classes(observation)
+        if len(classes) <= 2:
+            raise RequirementError(
+                f"With {len(classes)} classes, neurons that mix the same examples agree as well, and here no example "
+                "can be simulated alone (dropout, BatchNorm in training mode or several local steps) to tell."
+            )
+        groups = [g for g in clusters(layer, plausible) if len(g) >= AGREEING][:size]
+        return [combine(layer.weight[g], layer.bias[g]) for g in groups]
+
+    def _plausible(
+        self, observation: Observation, first: FirstLinear, inputs: Tensor, slack: float | None = None
+    ) -> Tensor:
+        """(row,) whether layer inputs (row, pixel) are images within their range."""
+        domain = observation.task.domain
+        low, high = (bound.to(inputs) for bound in domain.bounds(domain.inputs))
+        margin = (self.slack if slack is None else slack) * (high - low)
+        images = first.images(inputs)
+        return ((images >= low - margin) & (images <= high + margin)).flatten(1).all(1)
+
+    def _result(
+        self,
+        observation: Observation,
+        first: FirstLinear,
+        inputs: Tensor,
+        labels: Tensor | None,
+        objective: float,
+        started: float,
+        notes: tuple[str, ...],
+        inferred: bool,
+    ) -> Reconstruction:
+        domain = observation.task.domain
+        like = observation.update.tensors[first.weight_name]
+        fields = {domain.inputs: first.images(inputs).to(like.dtype)}
+        if labels is not None:
+            fields[domain.target] = labels
+        return Reconstruction(
+            fields=fields,
+            attack=self.name,
+            objective=objective,
+            stopped="exact",
+            seconds=time.perf_counter() - started,
+            labels_inferred=inferred and labels is not None,
+            notes=notes,
+        )
+
+
+def _peel(
+    observation: Observation, first: FirstLinear, layer: Layer, size: int, plausible: Callable[[Tensor], Tensor]
+) -> tuple[list[Found], Layer]:
+    """Peel; when as many examples as the batch holds leave a rest, some were mixtures: ask more neurons to agree."""
+    total, labels = _norm(layer), _classes(observation)
+    for agreeing in (2 if layer.eps < 1e-12 else 3, 8, 24):
+        rest = replace(layer)
+        found = peel(rest, size, labels, plausible, _Alone(observation, first), agreeing=agreeing)
+        if sum(f.times for f in found) < size or _norm(rest) < 3 * layer.eps**0.5 * total:
+            return found, rest
+    return [], layer
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """Derivative of each candidate's own loss by the first layer's output, for candidates (row, pixel) with labels."""
+
+    observation: Observation
+    first: FirstLinear
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        task, like = self.observation.task, self.observation.update.tensors[self.first.weight_name]
+        images = self.first.images(inputs).to(like.dtype)
+        outputs: list[Tensor] = []
+
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            outputs.append(output.detach().requires_grad_())
+            return outputs[-1]
+
+        def call(*args: Tensor, **named: Tensor) -> Tensor:
+            return functional_call(task.model, {**self.observation.buffers, **self.observation.parameters}, args, named)
+
+        handle = self.first.module.register_forward_hook(hook)
+        try:
+            with simulating(task.model, self.observation.local.mode), torch.enable_grad():
+                loss = task.evaluate(call, {task.domain.inputs: images, task.domain.target: labels})
+                (derivative,) = torch.autograd.grad(loss * len(labels), outputs)
+        finally:
+            handle.remove()
+        return derivative.double()
+
+
+def _layer(observation: Observation, first: FirstLinear) -> Layer:
+    sent = observation.update.tensors
+    if first.bias_name is None or first.bias_name not in sent or first.weight_name not in sent:
+        raise RequirementError(
+            f"The update holds no gradients of both weight and bias of '{first.name}'; without the bias gradient the "
+            "image is known up to an unknown factor only."
+        )
+    weight, bias = sent[first.weight_name], sent[first.bias_name]
+    sign = 1.0
+    if observation.update.kind == "difference":
+        sign = -1 / observation.local.learning_rate
+    if not bool(bias.any()):
+        raise RequirementError(f"The bias gradient of '{first.name}' is zero everywhere, so no ratio can be taken.")
+    return Layer(sign * weight.double(), sign * bias.double(), torch.finfo(weight.dtype).eps)
+
+
+def _separable(observation: Observation) -> bool:
+    """An example's part of the update can be computed without the others."""
+    model, local = observation.task.model, observation.local
+    if local.sends == "difference" and (observation.num_examples is None or _steps(observation) > 1):
+        return False
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if any(norm.running_mean is None for norm in norms):
+        return False
+    return local.mode == "eval" or not mode_matters(model)
+
+
+def _steps(observation: Observation) -> int:
+    return len(observation.local.steps(observation.num_examples or 1))
+
+
+def _classes(observation: Observation) -> list[int]:
+    known = observation.knowledge.labels
+    if known is not None:
+        return sorted(set(known.tolist()))
+    if observation.task.num_classes is None:
+        raise InvalidValueError("Task.num_classes is needed to separate several examples by their labels.")
+    return list(range(observation.task.num_classes))
+
+
+def _labels(observation: Observation) -> Tensor | None:
+    try:
+        return infer_labels(observation).labels
+    except RequirementError:
+        return None
+
+
+def _norm(layer: Layer) -> float:
+    return float(torch.sqrt(layer.weight.square().sum() + layer.bias.square().sum()))

@@ -1,0 +1,167 @@
+"""Separate the examples of a batch that a first linear layer has added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MAX_SINGLES = 256
+ROUNDS = 64
+ROUNDING = 30.0
+"""Safety factor on machine precision for a ratio of two sums."""
+SIMULATION = 300.0
+"""Safety factor on machine precision for derivatives simulated from a rebuilt example."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One rebuilt example: the layer's input (pixel,), its label, and how many times it is in the batch."""
+
+    inputs: Tensor
+    label: int
+    times: int
+
+
+@dataclass
+class Layer:
+    """What is left of the layer's gradients: `weight` (neuron, pixel), `bias` (neuron,); `peak` bounds the rounding."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __post_init__(self) -> None:
+        self.peak = self.bias.abs()
+
+    def ratios(self, accuracy: float = 1e-3) -> tuple[Tensor, Tensor, Tensor]:
+        """Neurons whose ratio g_W / g_b is accurate, the ratios (neuron, pixel), and their relative rounding."""
+        rounding = ROUNDING * self.eps * self.peak / self.bias.abs()
+        rows = (rounding < accuracy).nonzero()[:, 0]
+        rows = rows[rounding[rows].argsort()]
+        return rows, self.weight[rows] / self.bias[rows, None], rounding[rows]
+
+    def remove(self, inputs: Tensor, delta: Tensor) -> None:
+        """Subtract an example with layer inputs (pixel,) and output derivative `delta` (neuron,)."""
+        self.weight = self.weight - delta[:, None] * inputs
+        self.bias = self.bias - delta
+        self.peak = torch.maximum(self.peak, delta.abs())
+
+
+def combine(weight: Tensor, bias: Tensor) -> Tensor:
+    r"""The least-squares input (pixel,) behind rows of one example, $\sum_i b_i W_i / \sum_i b_i^2$."""
+    return bias @ weight / bias.square().sum()
+
+
+def clusters(layer: Layer, plausible: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Groups of neurons (indices) whose ratios agree to rounding and are plausible examples, largest group first.
+
+    Ratios are compared on a few fixed random projections, which two different images do not share.
+    """
+    rows, ratios, rounding = layer.ratios()
+    kept = plausible(ratios)
+    rows, ratios, rounding = rows[kept], ratios[kept], rounding[kept]
+    if len(rows) == 0:
+        return []
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.randn(ratios.shape[1], 16, generator=generator, dtype=torch.float64).to(ratios)
+    seen = ratios @ axes
+    size = ratios.norm(dim=1).clamp(min=1e-12)
+    free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    groups = []
+    while bool(free.any()):
+        anchor = int(free.nonzero()[0, 0])
+        slack = 4 * size[anchor] * (rounding + rounding[anchor])
+        near = free & ((seen - seen[anchor]).abs().amax(1) <= slack)
+        groups.append(rows[near])
+        free &= ~near
+        free[anchor] = False
+    return sorted(groups, key=len, reverse=True)
+
+
+def peel(
+    layer: Layer,
+    size: int,
+    labels: list[int],
+    plausible: Callable[[Tensor], Tensor],
+    derivatives: Callable[[Tensor, Tensor], Tensor],
+    *,
+    agreeing: int = 2,
+) -> list[Found]:
+    r"""Take examples off the layer's gradients one after another, each proven by simulating it alone.
+
+    A neuron that only one remaining example activates shows that example as its ratio $g_W / g_b$. Such a candidate
+    $\hat x$ is accepted with label $y$ when the derivative of its own loss, $\delta(\hat x, y)/B$, equals $g_b$ on the
+    neurons that showed it (a mixture of examples fails this). Its share is then subtracted everywhere, which uncovers
+    neurons it had shared with others.
+
+    Args:
+        labels: classes to try. derivatives: (candidate, pixel), (candidate,) -> (candidate, neuron) derivative of
+            each candidate's own loss by the layer's output.
+        agreeing: neurons that must show a candidate. Single ones are tried after these in float64 only, where a
+            match is no accident.
+
+    Returns: the examples found, at most `size`; `layer` keeps what they do not explain.
+    """
+    found: list[Found] = []
+    for _ in range(ROUNDS):
+        left = size - sum(f.times for f in found)
+        new = _accept(layer, size, left, labels, plausible, derivatives, agreeing) if left > 0 else []
+        if not new:
+            return found
+        for example, delta in new:
+            layer.remove(example.inputs, delta)
+            found.append(example)
+    return found
+
+
+def _accept(
+    layer: Layer,
+    size: int,
+    left: int,
+    labels: list[int],
+    plausible: Callable,
+    derivatives: Callable,
+    agreeing: int,
+) -> list[tuple[Found, Tensor]]:
+    groups = clusters(layer, plausible)
+    several = [g for g in groups if len(g) >= agreeing]
+    single = [g for g in groups if len(g) == 1][:MAX_SINGLES] if layer.eps < 1e-12 and agreeing <= 2 else []
+    accepted: list[tuple[Found, Tensor]] = []
+    for batch in (several[: 8 * size], single):
+        if not batch or accepted:
+            continue
+        inputs = torch.stack([combine(layer.weight[g], layer.bias[g]) for g in batch])
+        deltas = _all_labels(inputs, labels, derivatives)
+        for group, candidate, options in zip(batch, inputs, deltas):
+            match = _match(layer, group, options, size, left - sum(f.times for f, _ in accepted))
+            if match is not None:
+                which, times = match
+                accepted.append((Found(candidate, labels[which], times), options[which] * times / size))
+    return accepted
+
+
+def _all_labels(inputs: Tensor, labels: list[int], derivatives: Callable) -> Tensor:
+    """(candidate, label, neuron) derivatives of every candidate with every label."""
+    target = torch.tensor(labels, device=inputs.device)
+    chunk = max(1, 2048 // len(labels))
+    parts = []
+    for some in inputs.split(chunk):
+        both = derivatives(some.repeat_interleave(len(labels), 0), target.repeat(len(some)))
+        parts.append(both.unflatten(0, (len(some), len(labels))))
+    return torch.cat(parts)
+
+
+def _match(layer: Layer, group: Tensor, options: Tensor, size: int, left: int) -> tuple[int, int] | None:
+    """The label index and multiplicity for which the simulated derivative equals the observed one on `group`."""
+    observed, simulated = layer.bias[group], options[:, group]
+    power = simulated.square().sum(1)
+    times = (size * (simulated @ observed) / power.clamp(min=1e-300)).round()
+    error = (simulated * times[:, None] / size - observed).norm(dim=1) / observed.norm()
+    error = torch.where((times >= 1) & (times <= left) & (power > 0), error, torch.inf)
+    best = int(error.argmin())
+    rounding = float((layer.peak[group] / layer.bias[group].abs()).max()) * layer.eps
+    tolerance = min(SIMULATION * rounding, 1e-3)
+    return (best, int(times[best])) if float(error[best]) <= tolerance else None
