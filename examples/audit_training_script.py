@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import invertigo
 
 
-def main(budget: str = "10s") -> None:
+def main(budget: str = "60s") -> None:
     torch.manual_seed(0)
     model = script.build_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -11,24 +11,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from stock_training import build_model
 from torch.nn.functional import cross_entropy
 
 import invertigo
 from invertigo import data
 
 LEARNING_RATE, STEPS = 0.1, 2
-
-
-def build_model() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 12, 5, stride=2, padding=2),
-        nn.Sigmoid(),
-        nn.Conv2d(12, 24, 3, padding=1),
-        nn.Sigmoid(),
-        nn.Flatten(),
-        nn.Linear(384, 10),
-    )
 
 
 def someone_elses_run(folder: Path, private: invertigo.Batch) -> None:
@@ -44,7 +33,7 @@ def someone_elses_run(folder: Path, private: invertigo.Batch) -> None:
     save_file(model.state_dict(), folder / "returned.safetensors")
 
 
-def main(budget: str = "12s") -> None:
+def main(budget: str = "60s") -> None:
     digits = data.load("digits")
     private = digits.batch([3, 8])
     with tempfile.TemporaryDirectory() as name:
