@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invertigo.auditing.auditor import audit
-    from invertigo.auditing.doctor import doctor
+    from invertigo.auditing.examination import doctor
     from invertigo.auditing.result import Audit
     from invertigo.auditing.scenario import Scenario, load_scenario, scenario_names
     from invertigo.auditing.session import Stage
@@ -17,7 +17,7 @@ _HOMES = {
     "Scenario": "scenario",
     "Stage": "session",
     "audit": "auditor",
-    "doctor": "doctor",
+    "doctor": "examination",
     "load_scenario": "scenario",
     "scenario_names": "scenario",
 }
