@@ -55,9 +55,10 @@ def infer_labels(observation: Observation) -> LabelGuess:
     is the weight gradient projected on the mean features. Without a batch size, the smallest one is taken that makes
     the counts whole and is no less than the rank of $G$ (or that rank itself, for a model that fits its data).
 
-    In our tests on untrained networks the counts are exact for batches up to 64, duplicates included; with BatchNorm in
-    training mode exact up to the number of classes and about 95 % right beyond. On trained networks they are exact for
-    most batches up to half the number of classes, and 30-70 % right for larger ones; `confidence` is low then.
+    On digits (10 classes) the counts were exact for untrained networks and batches up to 64, duplicates included; with
+    BatchNorm in training mode exact up to 8 examples and at least 90 % right beyond. For networks trained to 97-100 %
+    accuracy, one label was almost always right, of two 75-100 %, of four 70-100 %, of more 25-80 %, and `confidence`
+    is low then.
 
     Raises: RequirementError when the classifier's gradient is not in the update or the loss does not tell classes.
 
