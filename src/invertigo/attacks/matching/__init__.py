@@ -1,0 +1,1 @@
+"""Gradient matching: one engine, and published attacks as recipes on it."""

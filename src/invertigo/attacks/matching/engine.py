@@ -1,0 +1,146 @@
+"""The one engine under all gradient-matching attacks: observation and recipe in, reconstruction out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.labels import infer_labels
+from invertigo.attacks.matching.initial import Start, starting_images
+from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weights
+from invertigo.attacks.matching.pace import Optimum, Pace
+from invertigo.attacks.matching.priors import Prior
+from invertigo.attacks.matching.problem import Problem
+from invertigo.attacks.matching.space import SOFT_LABELS, Field, Space
+from invertigo.federation.functional import simulating
+from invertigo.types import Observation, Progress, Reconstruction, RequirementError
+
+Labels = Literal["infer", "joint"]
+
+
+@runtime_checkable
+class Optimiser(Protocol):
+    """Minimises a `Problem` over flat candidates; see `first_order`, `lbfgs`, `levenberg_marquardt`."""
+
+    @property
+    def iterations(self) -> int:
+        """The longest it runs."""
+        ...
+
+    def minimise(self, problem: Problem, start: Tensor, pace: Pace, generator: torch.Generator) -> Optimum:
+        """Run from `start` (restart, unknown)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    """What a gradient-matching attack consists of. A recipe fills this in with a paper's choices.
+
+    `labels`: given labels are used when the adversary knows them; otherwise they are inferred from the update
+    ("infer"), or optimised together with the images ("joint"). `restarts` run as one batch; the one with the
+    lowest objective (the attack's own, never the truth) is returned. `seconds` is an allowance that the schedule
+    is fitted into. `prior_only` leaves the matching term out: the no-information baseline of this very recipe.
+    """
+
+    name: str
+    objective: Objective
+    optimiser: Optimiser
+    priors: Sequence[Prior] = ()
+    start: Start = "normal"
+    start_noise: float = 0.1
+    given: Tensor | None = None
+    labels: Labels = "infer"
+    restarts: int = 1
+    weights: str = "equal"
+    seconds: float | None = None
+    plan: bool = True
+    prior_only: bool = False
+    wrap: AbstractContextManager | None = None
+
+    def run(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """Reconstruct the batch behind `observation`; see `types.Attack`."""
+        problem, inferred = self.problem(observation)
+        start = self.starting_point(problem, generator)
+        pace = Pace(self.optimiser.iterations, progress, self.seconds, self.plan)
+        with simulating(observation.task.model, observation.local.mode), self.wrap or nullcontext():
+            optimum = self.optimiser.minimise(problem, start, pace, generator)
+        return self._reconstruction(problem, optimum, pace, inferred)
+
+    def problem(self, observation: Observation) -> tuple[Problem, bool]:
+        """The optimisation problem, and whether its labels were inferred rather than given."""
+        labels, inferred = self._labels(observation)
+        count = len(labels) if labels is not None else observation.num_examples
+        assert count is not None
+        domain = observation.task.domain
+        fields = {name: Field((count, *shape), *domain.bounds(name)) for name, shape in domain.example_shapes().items()}
+        if labels is None:
+            fields[SOFT_LABELS] = Field((count, _classes(observation)))
+        return Problem(
+            observation,
+            Space(fields),
+            Nothing() if self.prior_only else self.objective,
+            tuple(self.priors),
+            labels,
+            layer_weights(self.weights, observation.parameters),
+            count,
+        ), inferred
+
+    def starting_point(self, problem: Problem, generator: torch.Generator) -> Tensor:
+        """Flat starting candidates (restart, unknown); soft labels start as standard normal logits."""
+        like = next(iter(problem.observation.parameters.values()))
+        named = {}
+        for name, field in problem.space.fields.items():
+            shape = (self.restarts, *field.shape)
+            if name == SOFT_LABELS or field.low is None or field.high is None:
+                named[name] = torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype)
+                continue
+            named[name] = starting_images(
+                self.start, shape, field.low.to(like), field.high.to(like),
+                generator=generator, noise=self.start_noise, given=self.given,
+            )  # fmt: skip
+        return problem.space.pack({name: tensor.to(like) for name, tensor in named.items()})
+
+    def _labels(self, observation: Observation) -> tuple[Tensor | None, bool]:
+        if observation.knowledge.labels is not None:
+            return observation.knowledge.labels, False
+        if self.labels == "joint":
+            if observation.num_examples is None:
+                raise RequirementError(
+                    f"Attack '{self.name}' optimises the labels together with the images and so must know how many "
+                    "examples the update was computed on; give Knowledge(num_examples=...)."
+                )
+            return None, True
+        return infer_labels(observation).labels, True
+
+    def _reconstruction(self, problem: Problem, optimum: Optimum, pace: Pace, inferred: bool) -> Reconstruction:
+        winner = int(torch.where(optimum.values.isfinite(), optimum.values, torch.inf).argmin())
+        fields = problem.fields(optimum.best)
+        target = problem.observation.task.domain.target
+        images = {name: tensor[winner].detach() for name, tensor in fields.items() if name != target}
+        labels = problem.labels if problem.labels is not None else fields[target][winner].argmax(-1)
+        return Reconstruction(
+            fields={**images, target: labels.detach()},
+            attack=self.name,
+            objective=optimum.values[winner].item(),
+            stopped=optimum.stopped,
+            seconds=pace.elapsed,
+            trace=tuple(pace.trace),
+            labels_inferred=inferred,
+            notes=optimum.notes,
+            restart_objectives=tuple(optimum.values.tolist()),
+        )
+
+
+def _classes(observation: Observation) -> int:
+    if observation.task.num_classes is None:
+        raise RequirementError(
+            "Labels can only be optimised when the number of classes is known; give num_classes with the task."
+        )
+    return observation.task.num_classes

@@ -1,0 +1,81 @@
+"""Progress, time allowance and early stopping of one optimisation run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from invertigo.types import Progress, Tick
+
+CALIBRATION = 5
+"""Iterations that are timed before a schedule is fitted into a time allowance."""
+
+
+@dataclass
+class Pace:
+    """Counts iterations, reports progress about five times a second, and plans a schedule into `seconds`.
+
+    With an allowance, `total` shrinks once, after `CALIBRATION` iterations, to what fits; schedules that are
+    functions of `done / total` are thereby run to their end rather than cut off. `plan=False` leaves `total` as it
+    is, for optimisers whose iterations differ in length: these stop at the allowance.
+    """
+
+    total: int
+    progress: Progress | None = None
+    seconds: float | None = None
+    plan: bool = True
+    trace: list[tuple[int, float]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    _reported: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Wall seconds since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def late(self) -> bool:
+        """The allowance is used up (with a tenth in hand where the schedule was planned to end on time)."""
+        return self.seconds is not None and self.elapsed > self.seconds * (1.1 if self.plan else 1.0)
+
+    def asks_to_stop(self, done: int, values: Tensor) -> bool:
+        """Record iteration `done` with the restarts' best objectives so far; True when it is time to return."""
+        if self.plan and self.seconds is not None and done == CALIBRATION:
+            self.total = max(CALIBRATION, min(self.total, int(self.seconds / (self.elapsed / done))))
+        late = self.late
+        if not late and done % self._stride and done != self.total:
+            return False
+        best = _smallest(values)
+        self.trace.append((done, best))
+        return late or self._report(done, best)
+
+    @property
+    def _stride(self) -> int:
+        """Reading a value synchronises the device, so it is read a few hundred times a run."""
+        return max(1, self.total // 200)
+
+    def _report(self, done: int, best: float) -> bool:
+        if self.progress is None or (self.elapsed - self._reported < 0.2 and done != self.total):
+            return False
+        self._reported = self.elapsed
+        left = self.elapsed / max(done, 1) * (self.total - done)
+        return bool(self.progress(Tick(done, self.total, best, self.elapsed, left)))
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Best candidate of each restart (restart, unknown), its objective (restart,), and why the run ended."""
+
+    best: Tensor
+    values: Tensor
+    iterations: int
+    stopped: str
+    notes: tuple[str, ...] = ()
+
+
+def _smallest(values: Tensor) -> float:
+    finite = values[torch.isfinite(values)]
+    return finite.min().item() if len(finite) else float("inf")

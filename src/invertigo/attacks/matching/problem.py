@@ -1,0 +1,142 @@
+"""Gradient matching as an optimisation problem over flat candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.matching.objectives import Objective
+from invertigo.attacks.matching.priors import BatchNormStatistics, Belief, GroupConsistency, Prior, Statistics
+from invertigo.attacks.matching.space import SOFT_LABELS, Space
+from invertigo.federation.functional import Simulation, functional_update
+from invertigo.federation.norms import ComposedNorms
+from invertigo.types import Observation
+
+LARGE = 1_000_000
+"""Networks with more parameters than this run one restart at a time: batching them saves no work and costs memory."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Find `x` such that the simulated update g(x) equals the observed one, up to priors.
+
+    `labels` are integer class labels (batch,) shared by all restarts, or None when the space holds soft labels.
+    Use it inside `simulating(model, mode)`.
+    """
+
+    observation: Observation
+    space: Space
+    objective: Objective
+    priors: Sequence[Prior] = ()
+    labels: Tensor | None = None
+    weights: list[Tensor] | None = None
+    num_examples: int = 1
+
+    @cached_property
+    def observed(self) -> list[Tensor]:
+        """The observed update, layer by layer, each (1, *layer)."""
+        return [self.observation.update.tensors[name][None] for name in self.observation.parameters]
+
+    @cached_property
+    def _needs_statistics(self) -> bool:
+        return self.observation.knowledge.batch_statistics is not None and any(
+            isinstance(prior, BatchNormStatistics) for prior in self.priors
+        )
+
+    @cached_property
+    def _single(self) -> Callable[[Mapping[str, Tensor]], Simulation]:
+        """g for one restart at a time, with an autograd tape: cheapest for large networks."""
+        return self._simulator(transformable=False)
+
+    @cached_property
+    def _batched(self) -> Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], Statistics]]:
+        """g for all restarts at once through `torch.func.vmap`."""
+        simulate = self._simulator(transformable=True)
+
+        def one(fields: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Statistics]:
+            result = simulate(fields)
+            return result.update, result.statistics
+
+        target = self.observation.task.domain.target
+        order = list(self.fields(self.observed[0].new_zeros(1, self.space.size)))
+        # In the order of the arguments: vmap pairs the entries of two dictionaries by position.
+        dims = {name: None if name == target and self.labels is not None else 0 for name in order}
+        return torch.func.vmap(one, in_dims=(dims,), randomness="different")
+
+    def _simulator(self, *, transformable: bool) -> Callable[[Mapping[str, Tensor]], Simulation]:
+        o = self.observation
+        return functional_update(
+            o.task, o.parameters, o.buffers, o.local, self.num_examples,
+            transformable=transformable, statistics=self._needs_statistics,
+        )  # fmt: skip
+
+    def fields(self, flat: Tensor) -> dict[str, Tensor]:
+        """Named batch tensors (restart, batch, ...) of flat candidates; known labels have no restart dimension."""
+        named = self.space.unpack(flat)
+        target = self.observation.task.domain.target
+        if SOFT_LABELS in named:
+            named[target] = named.pop(SOFT_LABELS).softmax(-1)
+        if self.labels is not None:
+            named[target] = self.labels
+        return named
+
+    def simulate(self, flat: Tensor) -> tuple[list[Tensor], Statistics]:
+        """Simulated updates (restart, *layer), differentiable in `flat` (restart, unknown)."""
+        fields = self.fields(flat)
+        if flat.shape[0] > 1:
+            with ComposedNorms():
+                update, statistics = self._batched(fields)
+            return [update[name] for name in self.observation.parameters], statistics
+        result = self._single({k: v if v is self.labels else v[0] for k, v in fields.items()})
+        statistics = {k: (mean[None], variance[None]) for k, (mean, variance) in result.statistics.items()}
+        return [result.update[name][None] for name in self.observation.parameters], statistics
+
+    def penalty(self, flat: Tensor, statistics: Statistics) -> Tensor | None:
+        """(restart,) sum of the priors, or None without priors."""
+        if not self.priors:
+            return None
+        images = self.space.unpack(flat)[self.observation.task.domain.inputs]
+        belief = Belief(images, statistics, self.observation.knowledge.batch_statistics)
+        return torch.stack([prior(belief) for prior in self.priors]).sum(0)
+
+    def value_and_gradient(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective plus priors (restart,), and the derivative (restart, unknown). One backward pass, to data only."""
+        if self._one_at_a_time(flat):
+            parts = [self.value_and_gradient(row[None]) for row in flat]
+            return torch.cat([value for value, _ in parts]), torch.cat([gradient for _, gradient in parts])
+        flat = flat.detach().requires_grad_()
+        predicted, statistics = self.simulate(flat)
+        with torch.no_grad():
+            value, cotangent = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
+        outputs, cotangents = _differentiable(predicted, cotangent)
+        penalty = self.penalty(flat, statistics)
+        if penalty is not None:
+            outputs, cotangents = [*outputs, penalty], [*cotangents, torch.ones_like(penalty)]
+            value = value + penalty.detach()
+        (gradient,) = torch.autograd.grad(outputs, [flat], cotangents, materialize_grads=True)
+        return value, gradient
+
+    def value(self, flat: Tensor) -> Tensor:
+        """Objective plus priors (restart,) without the derivative."""
+        if self._one_at_a_time(flat):
+            return torch.cat([self.value(row[None]) for row in flat])
+        predicted, statistics = self.simulate(flat.detach())
+        with torch.no_grad():
+            value, _ = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
+            penalty = self.penalty(flat, statistics)
+        return value.detach() if penalty is None else value.detach() + penalty
+
+    def _one_at_a_time(self, flat: Tensor) -> bool:
+        large = sum(p.numel() for p in self.observation.parameters.values()) > LARGE
+        grouped = any(isinstance(prior, GroupConsistency) for prior in self.priors)
+        return flat.shape[0] > 1 and large and not grouped
+
+
+def _differentiable(outputs: list[Tensor], cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Only the outputs that depend on the candidate: a layer may not (an unused or constant-gradient one)."""
+    pairs = [(o, c) for o, c in zip(outputs, cotangents) if o.requires_grad]
+    return [o for o, _ in pairs], [c for _, c in pairs]
