@@ -1,0 +1,24 @@
+"""Attacks: what an adversary rebuilds from an observation."""
+
+from invertigo.attacks.auto import Auto
+from invertigo.attacks.exact import LinearLayer
+from invertigo.attacks.labels import LabelGuess, infer_labels
+from invertigo.attacks.matching.gauss_newton import GaussNewton
+from invertigo.attacks.matching.recipes import DLG, IDLG, InvertingGradients, SeeThroughGradients
+from invertigo.attacks.registry import make, reconstruct, register, registry
+
+__all__ = [
+    "DLG",
+    "IDLG",
+    "Auto",
+    "GaussNewton",
+    "InvertingGradients",
+    "LabelGuess",
+    "LinearLayer",
+    "SeeThroughGradients",
+    "infer_labels",
+    "make",
+    "reconstruct",
+    "register",
+    "registry",
+]
