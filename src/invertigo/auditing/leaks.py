@@ -44,8 +44,8 @@ def _linear(task: Task, first: FirstLinear, batch_size: int, probed: Observation
     if first.bias_name is None or not first.module.bias.requires_grad:
         return Finding(
             "first-layer-span", "warning", first.name,
-            f"Every row of this layer's gradient is a combination of the {batch_size} inputs of {pixels} pixels. Without "
-            "a bias gradient one input is known up to a factor; of several, their span.", fix,
+            f"Every row of this layer's gradient is a combination of the {batch_size} inputs of {pixels} pixels. "
+            "Without a bias gradient one input is known up to a factor; of several, their span.", fix,
         )  # fmt: skip
     if _cancelled(first, probed):
         return Finding(
@@ -95,9 +95,9 @@ def _convolution(name: str, module: nn.Module, shape: tuple[int, ...], batch_siz
     unknown, values = math.prod(shape), module.out_channels * height * width
     equations = module.weight.numel()
     injective = values >= unknown
+    follows = "enough for its input to follow from its output" if injective else "too few to give its input back"
     message = (
-        f"The first layer turns {unknown} pixels into {values} values, so its input "
-        f"{'follows' if injective else 'does not follow'} from its output. Its gradient adds {equations} "
+        f"The first layer turns {unknown} pixels into {values} values, {follows}. Its gradient adds {equations} "
         f"equations for {unknown * batch_size} unknown pixels of the batch."
     )
     severity = "warning" if injective and equations >= unknown * batch_size else "info"
@@ -141,7 +141,7 @@ def label_findings(task: Task, local: LocalTraining, batch_size: int, probed: Ob
         message = (
             f"The {part} gradient of the {classes}-way classifier tells how often each class occurs among the "
             f"{batch_size} examples, exactly for an untrained model and roughly for a trained one. With balanced "
-            f"classes all labels of a batch differ with probability {unique:.2g}; then each image can be told by its label."
+            f"classes all labels of a batch differ with probability {unique:.2g}; then a label names one image."
         )
     yield Finding(
         "labels", "critical" if batch_size == 1 else "warning", classifier.name, message,
