@@ -36,7 +36,7 @@ def functional_update(
     transformable: bool = True,
     statistics: bool = False,
 ) -> Callable[[Fields], Simulation]:
-    r"""The update as a differentiable function of the batch: $g(x) = \nabla_\theta L(\theta; x)$, or $\theta_T - \theta_0$.
+    r"""The update as a differentiable function of the batch: $g(x) = \nabla_\theta L(\theta; x)$ or $\theta_T - \theta_0$.
 
     Local steps are unrolled with their graph, so gradients flow from the parameter difference to the data.
     Dropout is simulated as its expectation (off): the adversary does not know the client's masks.
@@ -49,6 +49,8 @@ def functional_update(
     Returns: a function of the batch's named tensors. Call it inside `simulating(task.model, local.mode)`.
     """
     steps = local.steps(num_examples)
+    if not transformable:
+        parameters = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
 
     def loss(values: Fields, fields: Fields) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         def call(*inputs: Tensor, **named: Tensor) -> Tensor:
@@ -82,7 +84,6 @@ def _transformed(loss: Callable) -> Callable:
 
 def _taped(loss: Callable) -> Callable:
     def gradient(values: Fields, fields: Fields) -> tuple[dict[str, Tensor], dict]:
-        values = {k: v if v.requires_grad else v.requires_grad_() for k, v in values.items()}
         value, seen = loss(values, fields)
         grads = torch.autograd.grad(value, list(values.values()), create_graph=True, materialize_grads=True)
         return dict(zip(values, grads)), seen

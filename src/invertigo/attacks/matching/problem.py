@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from invertigo.attacks.matching.lean_convolution import LeanConvolutions
 from invertigo.attacks.matching.objectives import Objective
 from invertigo.attacks.matching.priors import BatchNormStatistics, Belief, GroupConsistency, Prior, Statistics
 from invertigo.attacks.matching.space import SOFT_LABELS, Space
@@ -40,6 +42,10 @@ class Problem:
     def observed(self) -> list[Tensor]:
         """The observed update, layer by layer, each (1, *layer)."""
         return [self.observation.update.tensors[name][None] for name in self.observation.parameters]
+
+    @cached_property
+    def _large(self) -> bool:
+        return sum(p.numel() for p in self.observation.parameters.values()) > LARGE
 
     @cached_property
     def _needs_statistics(self) -> bool:
@@ -109,7 +115,8 @@ class Problem:
             parts = [self.value_and_gradient(row[None]) for row in flat]
             return torch.cat([value for value, _ in parts]), torch.cat([gradient for _, gradient in parts])
         flat = flat.detach().requires_grad_()
-        predicted, statistics = self.simulate(flat)
+        with LeanConvolutions() if self._large else nullcontext():
+            predicted, statistics = self.simulate(flat)
         with torch.no_grad():
             value, cotangent = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
         outputs, cotangents = _differentiable(predicted, cotangent)
@@ -131,9 +138,8 @@ class Problem:
         return value.detach() if penalty is None else value.detach() + penalty
 
     def _one_at_a_time(self, flat: Tensor) -> bool:
-        large = sum(p.numel() for p in self.observation.parameters.values()) > LARGE
         grouped = any(isinstance(prior, GroupConsistency) for prior in self.priors)
-        return flat.shape[0] > 1 and large and not grouped
+        return flat.shape[0] > 1 and self._large and not grouped
 
 
 def _differentiable(outputs: list[Tensor], cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
