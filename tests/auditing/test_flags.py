@@ -47,6 +47,7 @@ CASES = {
     "dropout_unmodelled": evidence(dropout=True),
     "exact_beats_optimiser": evidence(attack(exact=True), attack(outcomes=["nothing", "recognisable"])),
     "not_identified": evidence(attack(residual=1e-6, outcomes=["nothing", "exact"])),
+    "update_unexplained": evidence(attack(residual=0.9)),
     "few_examples": evidence(num_examples=29),
 }
 
@@ -73,6 +74,7 @@ def test_every_rule_has_a_case():
         evidence(attack(level=1), statistics_assumed_from=2),
         evidence(attack(exact=True), attack()),
         evidence(attack(residual=0.2, outcomes=["nothing", "exact"])),
+        evidence(attack(residual=0.9, exact=True)),
         evidence(attack(exact=True, residual=0.0, outcomes=["nothing", "exact"])),
         evidence(scored=False, decoys=0),
         evidence(num_examples=30),

@@ -140,7 +140,8 @@ def _knowledge(rungs: Sequence[Rung]) -> Iterator[str]:
 
 def _citations(session: Session) -> dict[str, str]:
     ran = {record.attack for record in session.records if record.status == "ran"}
-    papers = [INVERTIGO, *(entry.attack.paper for entry in session.entries if entry.name in ran)]
+    used = [entry.attack for entry in session.entries if entry.name in ran]
+    papers = [INVERTIGO, *(paper for attack in used for paper in getattr(attack, "papers", (attack.paper,)))]
     return {paper.key: paper.bibtex() for paper in papers}
 
 

@@ -10,6 +10,8 @@ from invertigo.auditing.record import AttackRecord, BaselineRecord, FlagRecord, 
 
 VANISHED = 1e-3
 """A relative residual below this has vanished: the candidate reproduces the update for all practical purposes."""
+UNEXPLAINED = 0.5
+"""An optimisation that leaves this much of the update unexplained has not solved its own problem."""
 SATURATED = 1e-7
 """An update shorter than this part of the parameters carries mostly rounding errors."""
 
@@ -177,6 +179,27 @@ def _not_identified(e: Evidence) -> Flags:
         )
 
 
+def _unexplained(e: Evidence) -> Flags:
+    lost = [
+        a
+        for a in e.ran
+        if not a.exact
+        and a.residual is not None
+        and a.residual > UNEXPLAINED
+        and a.stopped in ("schedule", "converged")
+    ]
+    if lost:
+        yield FlagRecord(
+            code="update_unexplained",
+            severity="warning",
+            message=(
+                f"{_where(lost)} ended with a batch that explains less than half of the update: the optimiser got "
+                "stuck, or the update is noisy. Its failure says little about what the update holds."
+            ),
+            remedy="Give it more iterations and restarts, or a stronger optimiser.",
+        )
+
+
 def _range_inferred(e: Evidence) -> Flags:
     if e.range_inferred:
         yield FlagRecord(
@@ -225,6 +248,7 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _interrupted,
     _failed,
     _did_not_converge,
+    _unexplained,
     _below_baseline,
     _labels_given,
     _statistics_assumed,

@@ -108,7 +108,7 @@ class Audit:
         return "\n".join(_lines(self.record))
 
 
-def _assert_metric(metric: MetricRecord, limit: float, attacks: Sequence[AttackRecord]) -> None:
+def _assert_metric(metric: MetricRecord, limit: float | int, attacks: Sequence[AttackRecord]) -> None:
     for attack in attacks:
         scores = attack.scores.get(metric.name, [])
         for number, score in enumerate(scores):

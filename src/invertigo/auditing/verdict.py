@@ -31,6 +31,11 @@ class Circumstances:
     interrupted: bool = False
     remedies: tuple[str, ...] = ()
 
+    @property
+    def any(self) -> str:
+        """`any of the 4 images`."""
+        return f"the one {self.noun}" if self.num_examples == 1 else f"any of the {self.num_examples} {self.noun}s"
+
     def count(self, number: int) -> str:
         """`3 of 4 images`."""
         total = self.num_examples
@@ -142,7 +147,7 @@ def _resists(levels: Sequence[LevelRecord], c: Circumstances) -> VerdictRecord:
     examined = [level.level for level in levels if level.examined]
     return VerdictRecord(
         status="resists",
-        headline=f"No attack of this audit rebuilt any of the {c.num_examples} {c.noun}s, up to rung {max(examined)}.",
+        headline=f"No attack of this audit rebuilt {c.any}, up to rung {max(examined)}.",
         detail=(
             f"Rungs {_list([str(e) for e in examined])} of the threat ladder were examined, and every attack ran to "
             "its end. This holds for these attacks, this model state and these examples; it is no proof."
