@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from invertigo.types import InvertigoError, MissingExtraError, Paper, ThreatLevel, did_you_mean, errors
+from invertigo.types import INVERTIGO, InvertigoError, MissingExtraError, Paper, ThreatLevel, did_you_mean, errors
 from invertigo.types.extras import require
 
 
@@ -56,3 +56,8 @@ def test_a_preprint_is_misc():
     assert paper.bibtex().startswith("@misc{")
     assert paper.short() == "Roe (2021)"
     assert PAPER.short() == "Doe et al. (2020)"
+
+
+def test_a_group_of_authors_keeps_its_name():
+    assert INVERTIGO.short() == "The Invertigo authors (2026)"
+    assert "author = {{The Invertigo authors}}" in INVERTIGO.bibtex()

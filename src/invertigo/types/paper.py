@@ -33,13 +33,14 @@ class Paper:
         """`First-author et al. (year)` for tables."""
         authors = self.authors.split(" and ")
         first = authors[0].split(",")[0] if "," in authors[0] else authors[0].split()[-1]
+        first = authors[0].strip("{}") if authors[0].startswith("{") else first  # a group, in BibTeX's braces
         return f"{first} et al. ({self.year})" if len(authors) > 1 else f"{first} ({self.year})"
 
 
 INVERTIGO = Paper(
     key="invertigo",
     title="Invertigo: an auditor for gradient inversion in federated learning",
-    authors="The Invertigo authors",
+    authors="{The Invertigo authors}",
     year=2026,
     venue="software",
 )
