@@ -1,5 +1,7 @@
 """The first linear layer gives images away exactly, or the attack says why it does not."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,6 +61,13 @@ def test_relu_batch_is_peeled_apart_exactly(size):
     assert db(batch, rebuilt).min() >= 100
     assert sorted(rebuilt.fields["labels"].tolist()) == sorted(batch["labels"].tolist())
     assert rebuilt.objective < 1e-10
+
+
+def test_classes_are_counted_on_the_model_when_nobody_says_how_many():
+    batch = private(4, seed=4)
+    seen = see(mlp(), batch)
+    seen = dataclasses.replace(seen, task=dataclasses.replace(seen.task, num_classes=None))
+    assert db(batch, reconstruct(seen, "linear_layer")).min() >= 100
 
 
 @pytest.mark.parametrize("size", [1, 4, 8])

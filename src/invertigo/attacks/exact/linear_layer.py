@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
 from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
 from invertigo.attacks.labels import infer_labels
@@ -19,7 +20,6 @@ from invertigo.attacks.registry import register
 from invertigo.federation.functional import simulating
 from invertigo.federation.modes import mode_matters
 from invertigo.types import (
-    InvalidValueError,
     Observation,
     Paper,
     Progress,
@@ -267,9 +267,10 @@ def _classes(observation: Observation) -> list[int]:
     known = observation.knowledge.labels
     if known is not None:
         return sorted(set(known.tolist()))
-    if observation.task.num_classes is None:
-        raise InvalidValueError("Task.num_classes is needed to separate several examples by their labels.")
-    return list(range(observation.task.num_classes))
+    counted = observation.task.num_classes
+    if counted is None:
+        counted = find_classifier(observation, dict(observation.parameters)).logits.shape[-1]
+    return list(range(counted))
 
 
 def _labels(observation: Observation) -> Tensor | None:
