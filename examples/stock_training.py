@@ -43,7 +43,7 @@ def main():
     model = build_model()
     loader = DataLoader(build_data(), batch_size=32, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for epoch in range(5):
+    for epoch in range(3):
         print(f"epoch {epoch}: loss {train_epoch(model, loader, optimizer, nn.CrossEntropyLoss()):.3f}")
 
 

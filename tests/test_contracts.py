@@ -11,12 +11,13 @@ from invertigo.domains import Images
 from invertigo.testing import attack_checks, domain_checks
 
 QUICK: dict[str, dict[str, Any]] = {
-    "dlg": {"iterations": 60},
-    "idlg": {"iterations": 60},
-    "inverting_gradients": {"iterations": 150},
+    "dlg": {"iterations": 30},
+    "idlg": {"iterations": 30},
+    "inverting_gradients": {"iterations": 60},
     # Its gradient noise is scaled for deep networks; in a network this small it drowns the gradient.
-    "see_through_gradients": {"iterations": 150, "restarts": 2, "langevin": 0.0},
+    "see_through_gradients": {"iterations": 80, "restarts": 2, "langevin": 0.0},
     "gauss_newton": {"iterations": 15},
+    "auto": {"iterations": 60},
 }
 """Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""
 

@@ -11,7 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FINDS = {
-    "stock_training": "epoch 4: loss",
+    "stock_training": "epoch 2: loss",
     "audit_training_script": "rebuilt 2 of 2 images exactly",
     "two_state_dicts": "rebuilt 2 of 2 images exactly",
     "add_an_attack": "recovered: 1 of 1",
