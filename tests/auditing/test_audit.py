@@ -147,9 +147,9 @@ def test_nothing_rebuilt_by_attacks_that_ran_to_their_end_resists(batch, public)
 
 
 def test_rung_three_is_the_same_as_two_without_batchnorm_and_a_what_if_with_it(batch, public):
-    plain = run(batch, public, Fake()).record.levels[3]
-    assert plain.reason.startswith("same as rung 2")
-    assert [a.level for a in run(batch, public, Fake()).record.attacks] == [1, 2]
+    plain = run(batch, public, Fake()).record
+    assert plain.levels[3].reason.startswith("same as rung 2")
+    assert [a.level for a in plain.attacks] == [1, 2]
     normed = run(batch, public, Fake(), norm=True)
     assert "what-if" in normed.record.levels[3].reason
     assert [a.level for a in normed.record.attacks] == [1, 2, 3]
@@ -188,8 +188,8 @@ def test_an_attack_that_fails_or_refuses_leaves_the_others_alone(batch, public, 
 
 
 def test_a_crash_forbids_resists(batch, public):
-    assert run(batch, public, Fake(error=RuntimeError("x")), Other()).verdict.status == "inconclusive"
-    assert run(batch, public, Fake(error=RequirementError("x")), Other()).verdict.status == "resists"
+    assert run(batch, public, Fake(error=RuntimeError("x")), Other(), levels=[1]).verdict.status == "inconclusive"
+    assert run(batch, public, Fake(error=RequirementError("x")), Other(), levels=[1]).verdict.status == "resists"
 
 
 def test_an_interruption_keeps_what_is_there_and_never_resists(batch, public):
@@ -235,7 +235,7 @@ def test_time_is_split_evenly_among_what_is_left(batch):
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(batch, public):
     def scores(**options):
-        found = run(batch, public, Fake(), Other(), **options)
+        found = run(batch, public, Fake(), Other(), levels=[1], **options)
         return [a.scores for a in found.record.attacks]
 
     assert scores(seed=3) == scores(seed=3)
@@ -243,7 +243,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(batch, pu
 
 
 def test_leaving_one_attack_out_does_not_change_another(batch, public):
-    both, alone = run(batch, public, Other(), Fake()), run(batch, public, Fake())
+    both, alone = (run(batch, public, *a, levels=[1]) for a in ([Other(), Fake()], [Fake()]))
     assert by_name(both, "fake")[0].scores == by_name(alone, "fake")[0].scores
 
 
@@ -260,10 +260,12 @@ def test_the_model_and_the_global_generator_are_left_as_they_were(batch, public)
 
 
 def test_the_prior_alone_is_a_baseline(batch, public):
-    labels = {b.name: b.label for b in run(batch, public, Other(), Fake()).record.baselines}
+    labels = {b.name: b.label for b in run(batch, public, Other(), Fake(), levels=[1]).record.baselines}
     assert labels["prior_only_other"] == "prior only (other)"
     assert "prior_only_fake" not in labels  # it has no priors to run alone
     assert {"mid_grey", "public_mean"} <= set(labels)
+    spared = run(batch, public, ExactFake(answer=batch[0]), Other(), levels=[1]).record.baselines
+    assert not [b.name for b in spared if b.name.startswith("prior_only")]  # `other` had nothing left to do
 
 
 def test_an_inferred_range_and_missing_decoys_are_flagged(batch):
@@ -366,11 +368,12 @@ def test_progress_names_the_attack_and_the_rung_and_can_stop_it(batch, public):
 
 def test_the_text_is_short_and_tells_the_verdict(batch, public):
     attacks = [Fake(answer=batch[0]), Other(), NeedsLabels(), ExactFake()]
-    text = str(run(batch, public, *attacks))
+    found = run(batch, public, *attacks, levels=[1])
+    text = str(found)
     assert len(text.splitlines()) <= 12
     assert "LEAKS" in text
     assert "fake" in text
-    assert "<pre>" in run(batch, public, Fake())._repr_html_()
+    assert "<pre>" in found._repr_html_()
 
 
 def test_rows_and_citations_cover_what_ran(batch, public):
@@ -393,7 +396,7 @@ def test_limits_for_a_test_suite(batch, public):
     with pytest.raises(ConfigurationError, match="Did you mean 'psnr'"):
         leaks.assert_below(level=1, psnrr=40)
     with pytest.raises(AssertionError, match="cannot tell"):
-        run(batch, public, Fake(stopped="budget")).assert_below(psnr=99)
+        run(batch, public, Fake(stopped="budget"), levels=[1]).assert_below(psnr=99)
 
 
 def test_the_command_repeats_the_audit(batch, public):
@@ -403,7 +406,7 @@ def test_the_command_repeats_the_audit(batch, public):
 
 
 def test_the_environment_names_neither_host_nor_path(batch, public):
-    environment = run(batch, public, Fake()).record.environment
+    environment = run(batch, public, Fake(), levels=[1]).record.environment
     assert {"torch", "python", "threads", "precision"} <= set(environment)
     assert not any("/home" in v or (platform.node() and platform.node() in v) for v in environment.values())
 
@@ -412,7 +415,7 @@ def test_a_scenario_is_staged_attacked_and_shown_beside_its_companion():
     scenario = Scenario.model_validate(
         {
             "title": "digits",
-            "data": {"name": "digits", "count": 3, "public_count": 150, "limit": 300},
+            "data": {"name": "digits", "count": 3, "public_count": 110, "limit": 200},
             "model": {"name": "mlp"},
             "budget": "5s",
             "compare": [{"title": "more", "data.count": 5}],

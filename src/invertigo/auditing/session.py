@@ -67,16 +67,17 @@ class Session:
             self._attempt(level, entry, number, plan)
 
     def prior_only(self, level: ThreatLevel) -> Iterator[tuple[Entry, Reconstruction]]:
-        """What each optimisation attack draws from its priors alone, with the matching term off."""
+        """What each optimisation attack that ran draws from its priors alone, with the matching term off."""
+        ran = {record.attack for record in self.records if record.status == "ran"}
         for entry in self.entries:
             blind = _without_matching(entry.attack)
-            if blind is None or self.interrupted:
+            if blind is None or self.interrupted or entry.name not in ran:
                 continue
             trial = attempt(
                 Entry(blind, pinned=True),
                 self.observations[level],
                 seed=self.seed,
-                seconds=max(1.0, 0.1 * self.budget.seconds),
+                seconds=max(1.0, min(0.1 * self.budget.seconds, self.budget.left)),
             )
             if trial.reconstruction is not None:
                 yield entry, trial.reconstruction
