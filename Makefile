@@ -32,7 +32,7 @@ help:
 
 demo: .venv/demo
 	$(BIN)/invertigo audit demo --out $(OUT)
-	@echo 'Open $(CURDIR)/$(OUT)/report.html in a browser.'
+	@echo 'Open $(abspath $(OUT))/report.html in a browser.'
 
 test: .venv/dev
 	$(PYTEST)
