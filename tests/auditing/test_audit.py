@@ -70,7 +70,9 @@ class Fake:
 
     def _result(self, images, stopped):
         labels = torch.zeros(len(images), dtype=torch.long)
-        return Reconstruction({"images": images, "labels": labels}, self.name, 1.0, stopped, 0.0, labels_inferred=True)
+        inferred = Requirement.LABELS not in self.requires
+        fields = {"images": images, "labels": labels}
+        return Reconstruction(fields, self.name, 1.0, stopped, 0.0, labels_inferred=inferred)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,13 @@ def test_an_attack_that_rebuilds_the_batch_is_a_leak_on_its_rung(batch, public):
     assert second.decoys == 100
     assert torch.equal(found.reconstructions[f"{second.tensors}/images"], batch[0].flip(0))
     assert torch.equal(found.originals["images"], batch[0])
+
+
+def test_labels_count_only_when_they_were_inferred(batch, public):
+    found = run(batch, public, Fake(), NeedsLabels(), levels=[2])
+    inferred, given = by_name(found, "fake")[0], by_name(found, "needs_labels")[0]
+    assert inferred.label_accuracy == 0.5  # it says 0 and 0, the truth is 0 and 2
+    assert (given.labels, given.label_accuracy) == ("given", None)
 
 
 def test_nothing_rebuilt_by_attacks_that_ran_to_their_end_resists(batch, public):

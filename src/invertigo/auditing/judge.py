@@ -10,7 +10,7 @@ from torch import Tensor
 from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.record import AttackRecord, BaselineRecord
 from invertigo.auditing.trial import Trial
-from invertigo.evaluation import Criteria, Evaluation, evaluate
+from invertigo.evaluation import Criteria, Evaluation, count_accuracy, evaluate
 from invertigo.types import Batch, Domain, Observation, Reconstruction, Scores
 
 
@@ -41,6 +41,7 @@ class Judge:
             facts["tensors"] = f"{level}-{entry.name}"
         if found is not None and self.truth is not None:
             facts |= self._scores(self.evaluate(found.fields))
+            facts["label_accuracy"] = self._labels_found(found)
         return AttackRecord.model_validate(facts)
 
     def evaluate(self, fields: Mapping[str, Tensor]) -> Evaluation:
@@ -87,6 +88,13 @@ class Judge:
             "notes": notes,
         }
 
+    def _labels_found(self, found: Reconstruction) -> float | None:
+        """Share of the batch's labels that were inferred, whichever picture they ended up beside; None if given."""
+        target = self.domain.target
+        if self.truth is None or not found.labels_inferred or target not in found.fields:
+            return None
+        return count_accuracy(self.truth[target], found.fields[target]) if target in self.truth.fields else None
+
     def _scores(self, found: Evaluation) -> dict:
         seen = found.identification
         return {
@@ -95,7 +103,6 @@ class Judge:
             "ranks": [] if seen is None else seen.ranks.tolist(),
             "decoys": 0 if seen is None else seen.decoys,
             "outcomes": list(found.outcomes),
-            "label_accuracy": found.label_accuracy,
         }
 
 
