@@ -43,7 +43,7 @@ class Auto:
     domains: ClassVar[frozenset[str]] = frozenset({"images"})
     exact: ClassVar[bool] = False
 
-    seconds: float = 60.0
+    seconds: float | int = 60.0
     iterations: int = 4800
 
     def reconstruct(

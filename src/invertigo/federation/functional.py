@@ -36,7 +36,7 @@ def functional_update(
     transformable: bool = True,
     statistics: bool = False,
 ) -> Callable[[Fields], Simulation]:
-    r"""The update as a differentiable function of the batch: $g(x) = \nabla_\theta L(\theta; x)$ or $\theta_T - \theta_0$.
+    r"""The update as a differentiable function $g$ of the batch: $\nabla_\theta L(\theta; x)$ or $\theta_T - \theta_0$.
 
     Local steps are unrolled with their graph, so gradients flow from the parameter difference to the data.
     Dropout is simulated as its expectation (off): the adversary does not know the client's masks.

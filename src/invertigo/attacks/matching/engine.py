@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -60,7 +59,7 @@ class Matching:
     seconds: float | None = None
     plan: bool = True
     prior_only: bool = False
-    wrap: AbstractContextManager | None = None
+    compile: bool = False
 
     def run(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -69,7 +68,7 @@ class Matching:
         problem, inferred = self.problem(observation)
         start = self.starting_point(problem, generator)
         pace = Pace(self.optimiser.iterations, progress, self.seconds, self.plan)
-        with simulating(observation.task.model, observation.local.mode), self.wrap or nullcontext():
+        with simulating(observation.task.model, observation.local.mode):
             optimum = self.optimiser.minimise(problem, start, pace, generator)
         return self._reconstruction(problem, optimum, pace, inferred)
 
@@ -90,6 +89,7 @@ class Matching:
             labels,
             layer_weights(self.weights, observation.parameters),
             count,
+            self.compile,
         ), inferred
 
     def starting_point(self, problem: Problem, generator: torch.Generator) -> Tensor:

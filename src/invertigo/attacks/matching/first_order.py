@@ -12,6 +12,9 @@ from torch import Tensor
 from invertigo.attacks.matching.pace import Optimum, Pace
 from invertigo.attacks.matching.problem import Problem
 
+IMPROVEMENT = 1e-4
+"""Relative gain in the objective under which an iteration does not count as progress."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
@@ -21,7 +24,7 @@ class Adam:
     `schedule`: "step" multiplies the rate by 0.1 at 3/8, 5/8 and 7/8 of the run (Geiping et al. 2020); "cosine"
     anneals to zero. `boxed` projects onto the range of the data after each step. `langevin` adds normal noise
     of that times the learning rate to each gradient (Yin et al. 2021). The run ends early when the objective
-    falls under `tolerance`, or has not improved for `patience` iterations in the last tenth of the rate.
+    falls under `tolerance`, or has not improved by a ten-thousandth for `patience` iterations.
     """
 
     iterations: int
@@ -44,10 +47,10 @@ class Adam:
         improved_at, done, stopped = 0, 0, "schedule"
         while done < pace.total:
             value, gradient = problem.value_and_gradient(x)
-            better = value < values
+            better, clearly = value < values, value < (1 - IMPROVEMENT) * values
             best, values = torch.where(better[:, None], x, best), torch.where(better, value, values)
             done += 1
-            if self.patience is not None and bool(better.any()):
+            if self.patience is not None and bool(clearly.any()):
                 improved_at = done
             stopped = self._ended(values, done - improved_at) if done % 50 == 0 else None
             if pace.asks_to_stop(done, values):

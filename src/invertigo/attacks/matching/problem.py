@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from invertigo.attacks.matching.lean_convolution import LeanConvolutions
 from invertigo.attacks.matching.objectives import Objective
@@ -27,7 +28,8 @@ class Problem:
     """Find `x` such that the simulated update g(x) equals the observed one, up to priors.
 
     `labels` are integer class labels (batch,) shared by all restarts, or None when the space holds soft labels.
-    Use it inside `simulating(model, mode)`.
+    `compile` runs the whole step through `torch.compile`, which takes a minute or more to begin with and pays on
+    long runs of small networks and on GPUs. Use a problem inside `simulating(model, mode)`.
     """
 
     observation: Observation
@@ -37,6 +39,7 @@ class Problem:
     labels: Tensor | None = None
     weights: list[Tensor] | None = None
     num_examples: int = 1
+    compile: bool = False
 
     @cached_property
     def observed(self) -> list[Tensor]:
@@ -112,8 +115,9 @@ class Problem:
     def value_and_gradient(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Objective plus priors (restart,), and the derivative (restart, unknown). One backward pass, to data only."""
         if self._one_at_a_time(flat):
-            parts = [self.value_and_gradient(row[None]) for row in flat]
-            return torch.cat([value for value, _ in parts]), torch.cat([gradient for _, gradient in parts])
+            return self._row_by_row(flat)
+        if self.compile:
+            return self._compiled(flat.detach())
         flat = flat.detach().requires_grad_()
         with LeanConvolutions() if self._large else nullcontext():
             predicted, statistics = self.simulate(flat)
@@ -130,7 +134,7 @@ class Problem:
     def value(self, flat: Tensor) -> Tensor:
         """Objective plus priors (restart,) without the derivative."""
         if self._one_at_a_time(flat):
-            return torch.cat([self.value(row[None]) for row in flat])
+            return self._row_by_row(flat)[0]
         predicted, statistics = self.simulate(flat.detach())
         with torch.no_grad():
             value, _ = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
@@ -138,8 +142,65 @@ class Problem:
         return value.detach() if penalty is None else value.detach() + penalty
 
     def _one_at_a_time(self, flat: Tensor) -> bool:
-        grouped = any(isinstance(prior, GroupConsistency) for prior in self.priors)
-        return flat.shape[0] > 1 and self._large and not grouped
+        return flat.shape[0] > 1 and (self._large or not self._vmappable)
+
+    @cached_property
+    def _vmappable(self) -> bool:
+        """Whether the user's model can be batched over restarts: no branches on data, no unsupported operation."""
+        try:
+            self.simulate(self.observed[0].new_zeros(2, self.space.size))
+        except RuntimeError:
+            return False
+        return True
+
+    @cached_property
+    def _alone(self) -> Problem:
+        """This problem without the priors that couple restarts."""
+        return replace(self, priors=tuple(p for p in self.priors if not isinstance(p, GroupConsistency)))
+
+    def _row_by_row(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [self._alone.value_and_gradient(row[None]) for row in flat]
+        value, gradient = torch.cat([v for v, _ in parts]), torch.cat([g for _, g in parts])
+        flat = flat.detach().requires_grad_()
+        coupled = replace(self, priors=tuple(p for p in self.priors if isinstance(p, GroupConsistency)))
+        penalty = coupled.penalty(flat, {})
+        if penalty is None:
+            return value, gradient
+        return value + penalty.detach(), gradient + torch.autograd.grad(penalty.sum(), flat)[0]
+
+    @cached_property
+    def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The step as nested function transforms, the only form of a double backward that `torch.compile` accepts."""
+
+        def predict(flat: Tensor) -> tuple[list[Tensor], Statistics]:
+            with ComposedNorms():
+                update, statistics = self._batched(self.fields(flat))
+            return [update[name] for name in self.observation.parameters], statistics
+
+        def step(flat: Tensor) -> tuple[Tensor, Tensor]:
+            predicted, pull, statistics = torch.func.vjp(predict, flat, has_aux=True)
+            value, cotangent = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
+            (gradient,) = pull(cotangent)
+            if not self.priors:
+                return value, gradient
+
+            def total(flat: Tensor) -> tuple[Tensor, Tensor]:
+                penalty = self.penalty(flat, statistics)
+                assert penalty is not None
+                return penalty.sum(), penalty
+
+            slope, penalty = torch.func.grad(total, has_aux=True)(flat)
+            return value + penalty, gradient + slope
+
+        compiled: dict[torch.Size, Callable] = {}
+
+        def run(flat: Tensor) -> tuple[Tensor, Tensor]:
+            # Traced to elementary operations first: the compiler itself stumbles over function modes and transforms.
+            if flat.shape not in compiled:
+                compiled[flat.shape] = torch.compile(make_fx(step)(flat), fullgraph=True)
+            return compiled[flat.shape](flat)
+
+        return run
 
 
 def _differentiable(outputs: list[Tensor], cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -129,6 +129,7 @@ class InvertingGradients:
     patience: int | None = None
     seconds: float | None = None
     prior_only: bool = False
+    compile: bool = False
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -145,6 +146,7 @@ class InvertingGradients:
             restarts=self.restarts,
             seconds=self.seconds,
             prior_only=self.prior_only,
+            compile=self.compile,
         ).run(observation, generator=generator, progress=progress)
 
 
