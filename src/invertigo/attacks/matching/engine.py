@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from invertigo.attacks.matching.initial import Start, starting_images
 from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weights
 from invertigo.attacks.matching.pace import Optimum, Pace
 from invertigo.attacks.matching.priors import Prior
-from invertigo.attacks.matching.problem import Problem
+from invertigo.attacks.matching.problem import LARGE, Problem
 from invertigo.attacks.matching.space import SOFT_LABELS, Field, Space
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, Progress, Reconstruction, RequirementError
@@ -68,7 +69,7 @@ class Matching:
         problem, inferred = self.problem(observation)
         start = self.starting_point(problem, generator)
         pace = Pace(self.optimiser.iterations, progress, self.seconds, self.plan)
-        with simulating(observation.task.model, observation.local.mode):
+        with simulating(observation.task.model, observation.local.mode), threads_for(problem):
             optimum = self.optimiser.minimise(problem, start, pace, generator)
         return self._reconstruction(problem, optimum, pace, inferred)
 
@@ -136,6 +137,18 @@ class Matching:
             notes=optimum.notes,
             restart_objectives=tuple(optimum.values.tolist()),
         )
+
+
+@contextmanager
+def threads_for(problem: Problem) -> Iterator[None]:
+    """One thread for small networks on a processor, where handing work around costs more than the work itself."""
+    before = torch.get_num_threads()
+    try:
+        if sum(p.numel() for p in problem.observation.parameters.values()) <= LARGE:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _classes(observation: Observation) -> int:

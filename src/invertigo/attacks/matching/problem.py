@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from invertigo.attacks.matching.lean_convolution import LeanConvolutions
-from invertigo.attacks.matching.objectives import Objective
+from invertigo.attacks.matching.objectives import Nothing, Objective
 from invertigo.attacks.matching.priors import BatchNormStatistics, Belief, GroupConsistency, Prior, Statistics
 from invertigo.attacks.matching.space import SOFT_LABELS, Space
 from invertigo.federation.functional import Simulation, functional_update
@@ -45,6 +45,11 @@ class Problem:
     def observed(self) -> list[Tensor]:
         """The observed update, layer by layer, each (1, *layer)."""
         return [self.observation.update.tensors[name][None] for name in self.observation.parameters]
+
+    @property
+    def _blind(self) -> bool:
+        """Nothing has to be simulated: the matching term is left out and no prior asks for statistics."""
+        return isinstance(self.objective, Nothing) and not self._needs_statistics
 
     @cached_property
     def _large(self) -> bool:
@@ -119,6 +124,13 @@ class Problem:
         if self.compile:
             return self._compiled(flat.detach())
         flat = flat.detach().requires_grad_()
+        if self._blind:
+            penalty = self.penalty(flat, {})
+            return (
+                (flat.new_zeros(len(flat)), torch.zeros_like(flat))
+                if penalty is None
+                else _with_gradient(penalty, flat)
+            )
         with LeanConvolutions() if self._large else nullcontext():
             predicted, statistics = self.simulate(flat)
         with torch.no_grad():
@@ -166,7 +178,8 @@ class Problem:
         penalty = coupled.penalty(flat, {})
         if penalty is None:
             return value, gradient
-        return value + penalty.detach(), gradient + torch.autograd.grad(penalty.sum(), flat)[0]
+        together, slope = _with_gradient(penalty, flat)
+        return value + together, gradient + slope
 
     @cached_property
     def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -178,7 +191,7 @@ class Problem:
             return [update[name] for name in self.observation.parameters], statistics
 
         def step(flat: Tensor) -> tuple[Tensor, Tensor]:
-            predicted, pull, statistics = torch.func.vjp(predict, flat, has_aux=True)
+            predicted, pull, statistics = torch.func.vjp(predict, flat, has_aux=True)  # pyright: ignore
             value, cotangent = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
             (gradient,) = pull(cotangent)
             if not self.priors:
@@ -201,6 +214,10 @@ class Problem:
             return compiled[flat.shape](flat)
 
         return run
+
+
+def _with_gradient(penalty: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
+    return penalty.detach(), torch.autograd.grad(penalty.sum(), flat)[0]
 
 
 def _differentiable(outputs: list[Tensor], cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
