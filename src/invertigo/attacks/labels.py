@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linprog, nnls
+from scipy.optimize import nnls
 from torch import Tensor
 
-from invertigo.attacks.classifier import Classifier, find_classifier, logit_gradients
-from invertigo.types import LocalTraining, Observation, RequirementError
+from invertigo.attacks.classifier import find_classifier
+from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
+from invertigo.attacks.column_space import classes_in_column_space
+from invertigo.types import Observation, RequirementError
 
 ROUNDS = 20
 LARGEST_BATCH = 256
@@ -67,77 +69,18 @@ def infer_labels(observation: Observation) -> LabelGuess:
     Protecting Labels in Distributed Training, section 3 (column space). The alternation, the non-negative fit
     and the estimate of the batch size are ours.
     """
-    gradients, parameters = _mean_gradients(observation)
+    gradients, parameters = mean_gradients(observation)
     classifier = find_classifier(observation, parameters)
-    reader = _Reader(observation, classifier, parameters, gradients)
+    reader = ClassifierGradient(observation, classifier, parameters, gradients)
     size = observation.num_examples
     if size == 1 and reader.classes > 2:
         return _one_example(reader)
     return _batch(reader, size)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    observation: Observation
-    classifier: Classifier
-    parameters: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-
-    @property
-    def classes(self) -> int:
-        return self.classifier.logits.shape[1]
-
-    @property
-    def weight_gradient(self) -> Tensor | None:
-        name = self.classifier.weight_name
-        return None if name is None else self.gradients[name].double()
-
-    @property
-    def bias_gradient(self) -> Tensor | None:
-        name = self.classifier.bias_name
-        return None if name is None else self.gradients[name].double()
-
-    def logits(self, features: Tensor) -> Tensor:
-        """(row, class) scores of features (row, feature)."""
-        scores = features @ self._own(self.classifier.module.weight).T
-        bias = self.classifier.module.bias
-        return scores if bias is None else scores + self._own(bias)
-
-    def directions(self, logits: Tensor) -> Tensor:
-        """(label, class) D_k: derivative of the loss by the logits for an example of class k with `logits[k]`."""
-        like = self.classifier.logits
-        labels = torch.arange(self.classes, device=like.device)
-        return logit_gradients(self.observation, self.classifier, self.parameters, logits.to(like), labels).double()
-
-    def _own(self, tensor: Tensor) -> Tensor:
-        named = {id(p): n for n, p in self.observation.task.model.named_parameters()}
-        return self.parameters.get(named[id(tensor)], tensor).detach().double()
-
-
-def _mean_gradients(observation: Observation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The mean gradient over the local steps, and the parameters halfway through them."""
-    sent = observation.update.tensors
-    if observation.update.kind == "gradient":
-        return dict(sent), dict(observation.parameters)
-    scale = observation.local.learning_rate * _weight_of_steps(observation.local, observation.num_examples)
-    halfway = {name: p + sent[name] / 2 for name, p in observation.parameters.items()}
-    return {name: -tensor / scale for name, tensor in sent.items()}, halfway
-
-
-def _weight_of_steps(local: LocalTraining, num_examples: int | None) -> float:
-    """How often the mean gradient is added up: once a step, and more with momentum."""
-    if num_examples is None and local.batch_size is not None:
-        raise RequirementError(
-            "Labels cannot be read from this update: without the number of examples, the number of local steps is "
-            "unknown. Give Knowledge(num_examples=...)."
-        )
-    steps = len(local.steps(num_examples or 1))
-    return sum((1 - local.momentum ** (steps - t)) / (1 - local.momentum) for t in range(steps))
-
-
-def _one_example(reader: _Reader) -> LabelGuess:
+def _one_example(reader: ClassifierGradient) -> LabelGuess:
     """|p_y - 1| is the sum of all other p_k, so the label has the largest entry (or row), whatever the features."""
-    strength = _strength(reader)
+    strength = reader.strength()
     first, second = strength.topk(2).values.tolist()
     counts = torch.zeros(reader.classes, dtype=torch.long, device=strength.device)
     counts[strength.argmax()] = 1
@@ -145,17 +88,9 @@ def _one_example(reader: _Reader) -> LabelGuess:
     return LabelGuess(_listed(counts), counts, counts.double(), confidence, True)
 
 
-def _strength(reader: _Reader) -> Tensor:
-    if reader.bias_gradient is not None:
-        return reader.bias_gradient.abs()
-    gradient = reader.weight_gradient
-    assert gradient is not None
-    return gradient.norm(dim=1)
-
-
-def _batch(reader: _Reader, size: int | None) -> LabelGuess:
+def _batch(reader: ClassifierGradient, size: int | None) -> LabelGuess:
     (share, bias), notes = _shares(reader)
-    rank, given = _rank(reader), size is not None
+    rank, given = reader.rank(), size is not None
     unfit = _unfit(share, bias)
     if size is None:
         size = rank if not unfit and rank < reader.classes - 1 else _whole_size(share, rank)
@@ -166,7 +101,7 @@ def _batch(reader: _Reader, size: int | None) -> LabelGuess:
     confidence = _confidence(share, size, counts)
     if confidence < 0.5 or not unfit:
         mixed = reader.observation.update.kind == "difference"  # steps with their own column spaces are added up
-        occurring = None if mixed else _present(reader, min(rank, size))
+        occurring = None if mixed else classes_in_column_space(reader, min(rank, size))
         if occurring is not None:
             counts = _constrained(share, size, occurring)
             confidence = min(_confidence(share, size, counts), 0.5) if int(occurring.sum()) != size else 0.9
@@ -200,7 +135,7 @@ def _constrained(share: Tensor, size: int, occurring: Tensor) -> Tensor:
     return occurring.long() + _round(extra / extra.sum(), size - number)
 
 
-def _shares(reader: _Reader) -> tuple[tuple[Tensor, Tensor], list[str]]:
+def _shares(reader: ClassifierGradient) -> tuple[tuple[Tensor, Tensor], list[str]]:
     """(class,) fraction of the batch that each class makes up, and the (class,) bias gradient it was read from."""
     weight, notes = reader.weight_gradient, []
     seen = reader.classifier.features
@@ -222,7 +157,9 @@ def _shares(reader: _Reader) -> tuple[tuple[Tensor, Tensor], list[str]]:
     return (_alternate(reader, weight, bias, features, directions), bias), notes
 
 
-def _alternate(reader: _Reader, weight: Tensor, bias: Tensor, features: Tensor, directions: Tensor) -> Tensor:
+def _alternate(
+    reader: ClassifierGradient, weight: Tensor, bias: Tensor, features: Tensor, directions: Tensor
+) -> Tensor:
     own = features.expand(reader.classes, -1).clone()
     best, best_residual = _fit(directions, bias), float("inf")
     for _ in range(ROUNDS):
@@ -249,7 +186,7 @@ def _fit(directions: Tensor, gradient: Tensor) -> Tensor:
     return torch.from_numpy(solution / max(solution.sum(), 1e-12)).to(gradient.device)
 
 
-def _project(reader: _Reader, weight: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+def _project(reader: ClassifierGradient, weight: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     """Without a bias: what its gradient would have been, from the weight gradient along the mean features."""
     for _ in range(5):
         along = weight @ features / features.square().sum()
@@ -259,31 +196,6 @@ def _project(reader: _Reader, weight: Tensor, features: Tensor) -> tuple[Tensor,
     return weight @ features / features.square().sum(), features
 
 
-def _present(reader: _Reader, rank: int) -> Tensor | None:
-    """(class,) which classes occur, from the column space of the weight gradient; None where it tells nothing.
-
-    Every example's derivative lies in that space, and has one negative entry, at its own class. So class k occurs
-    only if the space holds a vector that is negative at k alone: a linear programme for each class.
-
-    Source: Dang et al. (2021), Revealing and Protecting Labels in Distributed Training, section 3.
-    """
-    weight = reader.weight_gradient
-    if weight is None or not 0 < rank < reader.classes - 1:
-        return None
-    left = torch.linalg.svd(weight, full_matrices=False).U[:, :rank].cpu().numpy()
-    found = [_negative_only_at(left, k) for k in range(reader.classes)]
-    return torch.tensor(found, device=weight.device) if any(found) else None
-
-
-def _negative_only_at(space: np.ndarray, k: int) -> bool:
-    others = np.delete(space, k, axis=0)
-    outcome = linprog(
-        np.zeros(space.shape[1]), A_ub=-others, b_ub=np.full(len(others), 1e-7), A_eq=space[k : k + 1], b_eq=[-1.0],
-        bounds=(None, None), method="highs",
-    )  # fmt: skip
-    return outcome.status == 0
-
-
 def _round(share: Tensor, size: int) -> Tensor:
     """Whole counts that add up to `size`: largest remainders."""
     wanted = share * size
@@ -291,16 +203,6 @@ def _round(share: Tensor, size: int) -> Tensor:
     missing = size - int(counts.sum())
     counts[(wanted - counts).argsort(descending=True)[:missing]] += 1
     return counts
-
-
-def _rank(reader: _Reader) -> int:
-    """The rank of the weight gradient: every example adds at most one to it."""
-    weight = reader.weight_gradient
-    if weight is None:
-        return 1
-    values = torch.linalg.svdvals(weight)
-    like = reader.classifier.logits
-    return max(int((values > 100 * torch.finfo(like.dtype).eps * values[0]).sum()), 1)
 
 
 def _whole_size(share: Tensor, least: int) -> int:

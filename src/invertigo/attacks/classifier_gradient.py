@@ -1,0 +1,92 @@
+"""The gradient of a classifier, as label recovery reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.classifier import Classifier, logit_gradients
+from invertigo.types import LocalTraining, Observation, RequirementError
+
+
+@dataclass(frozen=True)
+class ClassifierGradient:
+    """The classifier's part of an update, and the scores and loss derivatives of examples with given features."""
+
+    observation: Observation
+    classifier: Classifier
+    parameters: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.classifier.logits.shape[1]
+
+    @property
+    def weight_gradient(self) -> Tensor | None:
+        """(class, feature), or None where the classifier's weight is not in the update."""
+        name = self.classifier.weight_name
+        return None if name is None else self.gradients[name].double()
+
+    @property
+    def bias_gradient(self) -> Tensor | None:
+        """(class,), or None without a bias."""
+        name = self.classifier.bias_name
+        return None if name is None else self.gradients[name].double()
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(row, class) scores of features (row, feature)."""
+        scores = features @ self._own(self.classifier.module.weight).T
+        bias = self.classifier.module.bias
+        return scores if bias is None else scores + self._own(bias)
+
+    def directions(self, logits: Tensor) -> Tensor:
+        """(label, class) D_k: derivative of the loss by the logits for an example of class k with `logits[k]`."""
+        like = self.classifier.logits
+        labels = torch.arange(self.classes, device=like.device)
+        return logit_gradients(self.observation, self.classifier, self.parameters, logits.to(like), labels).double()
+
+    def strength(self) -> Tensor:
+        """(class,) size of each class's entry of the bias gradient, or of its row of the weight gradient."""
+        if self.bias_gradient is not None:
+            return self.bias_gradient.abs()
+        gradient = self.weight_gradient
+        assert gradient is not None
+        return gradient.norm(dim=1)
+
+    def rank(self) -> int:
+        """Numerical rank of the weight gradient: every example adds at most one to it."""
+        weight = self.weight_gradient
+        if weight is None:
+            return 1
+        values = torch.linalg.svdvals(weight)
+        threshold = 100 * torch.finfo(self.classifier.logits.dtype).eps * values[0]
+        return max(int((values > threshold).sum()), 1)
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        named = {id(p): n for n, p in self.observation.task.model.named_parameters()}
+        return self.parameters.get(named[id(tensor)], tensor).detach().double()
+
+
+def mean_gradients(observation: Observation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The mean gradient over the local steps, and the parameters halfway through them."""
+    sent = observation.update.tensors
+    if observation.update.kind == "gradient":
+        return dict(sent), dict(observation.parameters)
+    scale = observation.local.learning_rate * _weight_of_steps(observation.local, observation.num_examples)
+    halfway = {name: p + sent[name] / 2 for name, p in observation.parameters.items()}
+    return {name: -tensor / scale for name, tensor in sent.items()}, halfway
+
+
+def _weight_of_steps(local: LocalTraining, num_examples: int | None) -> float:
+    """How often the mean gradient is added up: once a step, and more with momentum."""
+    if num_examples is None and local.batch_size is not None:
+        raise RequirementError(
+            "Labels cannot be read from this update: without the number of examples, the number of local steps is "
+            "unknown. Give Knowledge(num_examples=...)."
+        )
+    steps = len(local.steps(num_examples or 1))
+    return sum((1 - local.momentum ** (steps - t)) / (1 - local.momentum) for t in range(steps))
