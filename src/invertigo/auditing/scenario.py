@@ -32,10 +32,22 @@ class DataSection(_Section):
     split: str = "train"
     indices: list[int] | None = Field(None, description="The private examples; without it, `count` are drawn.")
     count: int = Field(4, ge=1, description="How many private examples are drawn when `indices` is not given.")
+    pool: int | None = Field(
+        None,
+        ge=1,
+        description="Keep so many drawn examples out of the public ones; audits of parts of it share a public.",
+    )
+    skip: int = Field(0, ge=0, description="How many drawn examples to pass over, so that audits take different ones.")
     size: int | None = Field(None, ge=1, description="Side in pixels to which images are resized.")
     limit: int | None = Field(None, ge=1, description="Read only the first so many examples of a large set.")
     grayscale: bool = Field(False, description="Turn colour images into one channel.")
     public_count: int = Field(500, ge=0, description="Other examples kept as public data, baselines and decoys.")
+
+    @model_validator(mode="after")
+    def _drawn_or_given(self) -> DataSection:
+        if self.indices and (self.skip or self.pool):
+            raise ValueError("`skip` and `pool` are about drawn examples; leave them out where `indices` names them")
+        return self
 
 
 class ModelSection(_Section):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invertigo import data, models
@@ -15,7 +15,7 @@ from invertigo.auditing.trial import generator_for
 from invertigo.data import ImageSet
 from invertigo.domains import Images
 from invertigo.federation import train_locally
-from invertigo.types import Batch, ConfigurationError, InvalidValueError, LocalTraining, Task
+from invertigo.types import Batch, ConfigurationError, InvalidValueError, LocalTraining, Task, check_fits
 
 TRAINING = LocalTraining(
     sends="difference", learning_rate=0.05, momentum=0.9, batch_size=32, epochs=1, shares_buffers=True
@@ -23,17 +23,25 @@ TRAINING = LocalTraining(
 """How a model is trained on public data before an audit with `model.trained_epochs`."""
 
 
-def stage(scenario: Scenario) -> Case:
-    """Load the data, draw the private examples, build (and perhaps train) the model."""
+def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None) -> Case:
+    """Load the data, draw the private examples, build (and perhaps train) the model.
+
+    `trained` is the state dict that `model.trained_epochs` would lead to, from an earlier staging of the same model.
+    """
     images = _load(scenario)
-    private = _private_indices(scenario, images)
-    rest = _public(scenario, images.others(private))
+    drawn = _drawn_indices(scenario, images)
+    private = drawn[scenario.data.skip :][: _wanted(scenario)]
+    rest = _public(scenario, images.others(drawn))
     domain = _domain(scenario, rest or images)
     dtype = getattr(torch, scenario.dtype)
     public = None if rest is None else as_batch(rest, domain)
     truth = as_batch(_part(images, private[: _own(scenario, private)]), domain)
     task = Task(_model(scenario, images, dtype), F.cross_entropy, domain, images.num_classes)
-    _pretrain(task, scenario, public)
+    if trained is None:
+        _pretrain(task, scenario, public)
+    else:
+        check_fits(trained, task.model.state_dict(), "trained model")
+        task.model.load_state_dict(dict(trained))
     return Case(
         task=task,
         local=scenario.local.build(),
@@ -58,19 +66,25 @@ def _load(scenario: Scenario) -> ImageSet:
     return ImageSet(images.name, grey, images.labels, images.classes, images.bundled, images.licence, images.paper)
 
 
-def _private_indices(scenario: Scenario, images: ImageSet) -> list[int]:
-    """The audited client's examples first, then those of the other clients; none occurs twice."""
-    section, clients = scenario.data, scenario.adversary.clients
-    own = section.indices
-    wanted = (len(own) if own else section.count) * clients
-    if wanted > len(images):
+def _drawn_indices(scenario: Scenario, images: ImageSet) -> list[int]:
+    """Every example that may not be public: passed over, the audited client's, the other clients', the pool's rest."""
+    section, clients, wanted = scenario.data, scenario.adversary.clients, _wanted(scenario)
+    needed = max(section.skip + wanted, section.pool or 0)
+    if needed > len(images):
         raise InvalidValueError(
-            f"{clients} client(s) with {wanted // clients} examples need {wanted}, but '{images.name}' has "
+            f"{clients} client(s) with {wanted // clients} examples need {needed}, but '{images.name}' has "
             f"{len(images)}. Lower data.count or adversary.clients."
         )
     order = torch.randperm(len(images), generator=generator_for(scenario.seed, "private")).tolist()
-    chosen = list(own or [])
-    return chosen + [i for i in order if i not in set(chosen)][: wanted - len(chosen)]
+    chosen = list(section.indices or [])
+    others = [i for i in order if i not in set(chosen)][: needed - len(chosen)]
+    return chosen + others
+
+
+def _wanted(scenario: Scenario) -> int:
+    """How many private examples all clients have together."""
+    section = scenario.data
+    return (len(section.indices) if section.indices else section.count) * scenario.adversary.clients
 
 
 def _own(scenario: Scenario, private: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from invertigo.cli import audit, catalogue, check, doctor, report
+from invertigo.cli import audit, catalogue, check, doctor, report, study
 from invertigo.cli.errors import debugging, guarded
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("list")(guarded(catalogue.list_))
 app.command("show")(guarded(catalogue.show))
 app.command("report")(guarded(report.report))
 app.command("check")(guarded(check.check))
+app.command("study", cls=study.StudyCommand)(guarded(study.study))
 
 
 def _version(wanted: bool | None) -> None:

@@ -24,6 +24,7 @@ class Kind(enum.StrEnum):
     data = "data"
     models = "models"
     scenarios = "scenarios"
+    studies = "studies"
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,25 @@ def list_(
     Console().print(table)
 
 
-def show(name: Annotated[str, typer.Argument(help="A name from `invertigo list`.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A name from `invertigo list`, or a study's .yaml file.")],
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print a JSON Schema for editors: `invertigo show --schema study`.")
+    ] = False,
+) -> None:
     """Show what something is and takes.
 
-    A scenario is printed with every key written out; anything else with its paper, requirements and settings.
+    A scenario is printed with every key written out; a study with its axes, cells and cost; anything else with its
+    paper, requirements and settings.
     """
     from invertigo.auditing.scenario import load_scenario, scenario_names
 
+    if schema:
+        typer.echo(_schema(name))
+        return
+    if _is_study(name):
+        typer.echo(_study_page(name))
+        return
     found = [] if name in scenario_names() else _find(name)
     if not found:
         import yaml
@@ -79,21 +92,68 @@ def show(name: Annotated[str, typer.Argument(help="A name from `invertigo list`.
     typer.echo("\n\n".join(map(_page, found)))
 
 
+def _schema(name: str) -> str:
+    from invertigo.auditing.scenario import Scenario
+    from invertigo.studies.schema import schema_text
+    from invertigo.types.errors import UnknownNameError, did_you_mean
+
+    written = {
+        "study": schema_text,
+        "scenario": lambda: json_format.dumps(Scenario.model_json_schema(), indent=1, ensure_ascii=False),
+    }
+    if name not in written:
+        raise UnknownNameError(
+            f"There is no schema of '{name}'.{did_you_mean(name, written)} Known: {', '.join(written)}."
+        )
+    return written[name]().rstrip()
+
+
+def _is_study(name: str) -> bool:
+    """A packaged study, or a file that has what a scenario never has: a name of its own and axes."""
+    from pathlib import Path
+
+    import yaml
+
+    from invertigo.studies.spec import study_names
+
+    if name in study_names():
+        return True
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return False
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(held, Mapping) and bool({"axes", "base", "claims"} & set(held))
+
+
+def _study_page(name: str) -> str:
+    from invertigo.cli.study import describe
+    from invertigo.studies.cost import cost_of
+    from invertigo.studies.expansion import expand
+    from invertigo.studies.spec import load_study
+
+    study = load_study(name)
+    return "\n\n".join(describe(study, p, cost_of(expand(study, p))) for p in (None, *study.presets))
+
+
 def _find(name: str) -> list[Entry]:
     """Every entry called `name`; empty for a scenario file. Raises: UnknownNameError with the nearest name."""
     from pathlib import Path
 
     from invertigo.auditing.scenario import scenario_names
+    from invertigo.studies.spec import study_names
     from invertigo.types.errors import UnknownNameError, did_you_mean
 
     if Path(name).suffix in (".yaml", ".yml"):
         return []
-    rooms = {kind: _registry(kind) for kind in Kind if kind is not Kind.scenarios}
+    rooms = {kind: _registry(kind) for kind in Kind if kind not in (Kind.scenarios, Kind.studies)}
     found = [_describe(kind, name, room[name]) for kind, room in rooms.items() if name in room]
     if not found:
-        known = [*scenario_names(), *(other for room in rooms.values() for other in room)]
+        known = [*scenario_names(), *study_names(), *(other for room in rooms.values() for other in room)]
         raise UnknownNameError(
-            f"There is no '{name}' among attacks, defenses, guards, domains, data, models and scenarios."
+            f"There is no '{name}' among attacks, defenses, guards, domains, data, models, scenarios and studies."
             f"{did_you_mean(name, known)} `invertigo list KIND` lists them."
         )
     return found
@@ -105,6 +165,11 @@ def _entries(kind: Kind) -> list[Entry]:
 
         scenarios = {name: load_scenario(name) for name in scenario_names()}
         return [Entry(name, kind.value, one.title or one.description) for name, one in scenarios.items()]
+    if kind is Kind.studies:
+        from invertigo.studies.spec import load_study, study_names
+
+        studies = {name: load_study(name) for name in study_names()}
+        return [Entry(name, kind.value, one.title or one.description, one.paper) for name, one in studies.items()]
     room = _registry(kind)
     return [_describe(kind, name, room[name]) for name in room]
 

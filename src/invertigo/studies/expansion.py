@@ -1,0 +1,179 @@
+"""From a study to its cells: every combination, resolved, checked and named by its content."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from invertigo.auditing.overrides import explain
+from invertigo.auditing.scenario import Scenario
+from invertigo.studies.artifacts import victim_of
+from invertigo.studies.axes import Label, Point, points
+from invertigo.studies.dotted import laid_over
+from invertigo.studies.identity import key_of
+from invertigo.studies.plugins import Plugins
+from invertigo.studies.spec import Study
+from invertigo.types import ConfigurationError, did_you_mean
+
+BUDGET = "24h"
+"""Time for a cell whose base names none: a net under a hung attack, and never what ends a schedule."""
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """One audit of a study.
+
+    `coordinates` maps axis to label; `block` counts the batches that together make up the study's `examples`.
+    `config` is the resolved scenario; `needs` are the keys of the artifacts that must exist first.
+    """
+
+    coordinates: Mapping[str, Label]
+    seed: int
+    config: Mapping[str, Any] = field(repr=False)
+    key: str
+    needs: tuple[str, ...] = ()
+    block: int = 0
+
+    @property
+    def title(self) -> str:
+        """`attacks=dlg, data.count=4, seed 0`."""
+        parts = [f"{axis}={label}" for axis, label in self.coordinates.items()]
+        return ", ".join([*parts, f"seed {self.seed}"]) + (f", batch {self.block + 1}" if self.block else "")
+
+
+def expand(study: Study, preset: str | None = None) -> list[CellSpec]:
+    """The cells of a study at a preset, in the order of its axes; seeds and batches vary fastest.
+
+    Everything that can be checked without running is checked here, for every cell: keys, values, and the names and
+    settings of attacks, models and data. Cells that resolve to the same audit are one cell.
+
+    Raises: ConfigurationError, UnknownNameError.
+    """
+    study, plugins = study.at(preset), Plugins()
+    base = {"budget": BUDGET, **laid_over({}, study.base)}
+    found: dict[str, CellSpec] = {}
+    for combination in combinations(study):
+        coordinates = {axis: point.label for axis, point in combination.items()}
+        where = ", ".join(f"{axis}={label}" for axis, label in coordinates.items())
+        resolved = _resolved(_moved(base, combination), f"Study '{study.name}'" + (f" at {where}" if where else ""))
+        resolved = plugins.settled(resolved, where)
+        versions = plugins.versions(resolved)
+        for cell in _repeated(study, coordinates, resolved, versions):
+            found.setdefault(f"{cell.key}{coordinates}", cell)
+    if not found:
+        raise ConfigurationError(f"Every combination of study '{study.name}' is excluded, so there is nothing to run.")
+    return list(found.values())
+
+
+def shard_of(cells: Sequence[CellSpec], shard: tuple[int, int] | None) -> list[CellSpec]:
+    """Part i of n, counted from 1; decided by a cell's own key, so it is the same on every machine.
+
+    A cell keeps its part when axes change, and the parts need not know of each other.
+    """
+    if shard is None:
+        return list(cells)
+    part, count = shard
+    return [cell for cell in cells if int(cell.key, 16) % count == part - 1]
+
+
+def combinations(study: Study) -> Iterator[dict[str, Point]]:
+    """Every combination of axis values that is not excluded, the last axis varying fastest."""
+    axes = {name: points(name, items) for name, items in study.axes.items()}
+    groups = _groups(axes, study.zip)
+    excluded = [_exclusion(axes, rule) for rule in study.exclude]
+    for chosen in itertools.product(*groups):
+        merged = {name: point for part in chosen for name, point in part.items()}
+        combination = {name: merged[name] for name in axes}
+        if not any(_matches(rule, combination) for rule in excluded):
+            yield combination
+
+
+def _groups(axes: Mapping[str, list[Point]], zipped: Sequence[Sequence[str]]) -> list[list[dict[str, Point]]]:
+    """The factors of the product: an axis of its own, or axes that move together."""
+    home: dict[str, Sequence[str]] = {}
+    for names in zipped:
+        for name in names:
+            _known_axis(name, axes, "zip")
+            if name in home:
+                raise ConfigurationError(f"The axis '{name}' stands in `zip` twice; it can move with one group only.")
+            home[name] = names
+        lengths = {name: len(axes[name]) for name in names}
+        if len(set(lengths.values())) > 1:
+            raise ConfigurationError(f"Axes in `zip` must be of equal length, but these are not: {lengths}.")
+    groups = []
+    for name in axes:
+        names = home.get(name, [name])
+        if name == next(axis for axis in axes if axis in names):
+            groups.append([dict(zip(names, together)) for together in zip(*(axes[n] for n in names))])
+    return groups
+
+
+def _exclusion(axes: Mapping[str, list[Point]], rule: Mapping[str, Any]) -> dict[str, list[Any]]:
+    read: dict[str, list[Any]] = {}
+    for name, values in rule.items():
+        _known_axis(name, axes, "exclude")
+        read[name] = values if isinstance(values, list) else [values]
+        labels = [point.label for point in axes[name]]
+        for value in read[name]:
+            if value not in labels:
+                near = did_you_mean(str(value), map(str, labels))
+                raise ConfigurationError(
+                    f"exclude: the axis '{name}' has no value {value!r}.{near} It has {', '.join(map(str, labels))}."
+                )
+    return read
+
+
+def _matches(rule: Mapping[str, list[Any]], combination: Mapping[str, Point]) -> bool:
+    return all(combination[name].label in values for name, values in rule.items())
+
+
+def _known_axis(name: str, axes: Mapping[str, Any], where: str) -> None:
+    if name not in axes:
+        raise ConfigurationError(
+            f"{where}: there is no axis '{name}'.{did_you_mean(name, axes)} The axes are {', '.join(axes) or 'none'}."
+        )
+
+
+def _moved(base: Mapping[str, Any], combination: Mapping[str, Point]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for name, point in combination.items():
+        both = sorted(set(changes) & set(point.changes))
+        if both:
+            raise ConfigurationError(f"Two axes set '{both[0]}', '{name}' among them; only one of them can.")
+        changes |= point.changes
+    return laid_over(base, changes)
+
+
+def _resolved(mapping: Mapping[str, Any], what: str) -> dict[str, Any]:
+    try:
+        return Scenario.model_validate(mapping).resolved() | {"compare": []}
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, what)) from error
+
+
+def _repeated(
+    study: Study, coordinates: Mapping[str, Label], resolved: Mapping[str, Any], versions: Mapping[str, str]
+) -> Iterator[CellSpec]:
+    """The same point with every seed, on as many batches as the study's examples take."""
+    data = resolved["data"]
+    batch = data["count"] * resolved["adversary"]["clients"]
+    blocks = 1 if study.examples is None or data["indices"] else -(-study.examples // data["count"])
+    for seed, block in itertools.product(study.seeds, range(blocks)):
+        config = dict(resolved)
+        config["seed"] = seed
+        if blocks > 1 or (study.examples is not None and not data["indices"]):
+            # One pool for all batches, so that their public examples and their trained victim are the same.
+            config["data"] = data | {"skip": block * batch, "pool": blocks * batch}
+        spec = CellSpec(coordinates, seed, config, key_of(config, versions), _needs(config, versions), block)
+        config["title"] = f"{study.title or study.name}: {spec.title}"
+        yield spec
+
+
+def _needs(config: Mapping[str, Any], versions: Mapping[str, str]) -> tuple[str, ...]:
+    victim = victim_of(config)
+    behind = {name: version for name, version in versions.items() if not name.startswith("attack ")}
+    return () if victim is None else (key_of(victim, behind),)

@@ -1,0 +1,149 @@
+"""What a cell names: checked before anything runs, its schedules written out, and its versions noted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from invertigo import attacks, data, models
+from invertigo.data.locate import places
+from invertigo.models.building import check_options
+from invertigo.studies.identity import canonical, digest
+from invertigo.types import ConfigurationError, InvertigoError
+
+
+@dataclass
+class Plugins:
+    """Looks up the attacks, models and data of cells; what many cells share is looked up once."""
+
+    _seen: dict[str, Any] = field(default_factory=dict)
+
+    def settled(self, config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """`config` with every attack's schedule written out, after checking all that it names.
+
+        Raises: UnknownNameError, ConfigurationError; `where` says at which point of the study.
+        """
+        try:
+            self._once("model", config["model"], _check_model)
+            self._once("data", config["data"]["name"], _check_data)
+            return {**config, "attacks": self._once("attacks", config["attacks"], _explicit)}
+        except InvertigoError as error:
+            raise type(error)(f"{error} (at {where})" if where else str(error)) from error
+
+    def versions(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """Versions of the packages and contents of the files that `config` names; part of a cell's identity."""
+        found = {"invertigo": _package("invertigo")}
+        found |= self._once("version of attacks", config["attacks"], _attack_versions)
+        found |= self._once("version of model", config["model"], _model_versions)
+        found |= self._once("version of data", config["data"]["name"], _data_versions)
+        return found
+
+    def _once(self, what: str, value: Any, read: Any) -> Any:
+        name = f"{what} {canonical(value)}"
+        if name not in self._seen:
+            self._seen[name] = read(value)
+        return self._seen[name]
+
+
+def _explicit(wanted: Any) -> list[dict[str, Any]]:
+    """Attacks whose length does not depend on the speed of the machine."""
+    if wanted == "auto":
+        raise ConfigurationError(
+            "`attacks: auto` fits attacks to the time that this machine has, so two machines would disagree. "
+            "Name the attacks of a study, in the base or on an axis."
+        )
+    return [_pinned({"name": one} if isinstance(one, str) else dict(one)) for one in wanted]
+
+
+def _pinned(wanted: dict[str, Any]) -> dict[str, Any]:
+    settings = {name: value for name, value in wanted.items() if name != "name"}
+    if wanted["name"] == "auto" or settings.get("seconds") is not None:
+        raise ConfigurationError(
+            f"Attack '{wanted['name']}' is bound by seconds, so its result depends on the machine. "
+            "Use `iterations`, and an attack other than `auto`."
+        )
+    attack = attacks.make(wanted["name"], **settings)
+    fields = {one.name for one in dataclasses.fields(attack)}  # type: ignore[arg-type]
+    if "iterations" in fields:
+        settings.setdefault("iterations", attack.iterations)  # type: ignore[attr-defined]
+    return {"name": wanted["name"], **settings}
+
+
+def _check_model(section: Mapping[str, Any]) -> None:
+    if section["weights"] and not Path(section["weights"]).is_file():
+        raise ConfigurationError(f"There is no weights file {section['weights']}; check model.weights.")
+    if section["name"]:
+        check_options(f"model '{section['name']}'", models.registry[section["name"]], dict(section["options"]))
+    elif ":" not in section["factory"]:
+        raise ConfigurationError(f"model.factory is '{section['factory']}'; write package.module:factory.")
+
+
+def _check_data(name: str) -> None:
+    """A registered set, or somebody's folder or archive that is really there."""
+    if name in data.registry:
+        return
+    here = [Path(name).expanduser()] if len(Path(name).parts) > 1 or name.startswith((".", "~")) else []
+    if not any(path.is_dir() for path in here) and not any(any(place.glob(f"{name}*")) for place in _folders(name)):
+        data.registry[name]  # raises, with the nearest name
+
+
+def _folders(name: str) -> list[Path]:
+    return [place for place in places() if place.is_dir() and len(Path(name).parts) == 1]
+
+
+def _attack_versions(wanted: list[dict[str, Any]]) -> dict[str, str]:
+    return _of_modules({f"attack {one['name']}": attacks.registry[one["name"]].__module__ for one in wanted})
+
+
+def _model_versions(section: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if section["weights"]:
+        with open(section["weights"], "rb") as file:
+            found["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if section["factory"]:
+        return found | _of_modules({f"model {section['factory']}": section["factory"].partition(":")[0]})
+    return found | _of_modules({f"model {section['name']}": models.registry[section["name"]].__module__})
+
+
+def _data_versions(name: str) -> dict[str, str]:
+    if name not in data.registry:
+        return {}
+    return _of_modules({f"data {name}": type(data.registry[name]).__module__})
+
+
+def _of_modules(modules: Mapping[str, str]) -> dict[str, str]:
+    """Other people's modules only; ours have the version of Invertigo."""
+    return {name: _module(module) for name, module in modules.items() if module.partition(".")[0] != "invertigo"}
+
+
+@cache
+def _package(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def _module(name: str) -> str:
+    """The version of the distribution a module belongs to; the hash of its source where it belongs to none."""
+    owners = _distributions().get(name.partition(".")[0], [])
+    if owners:
+        return f"{owners[0]} {_package(owners[0])}"
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    source = Path(spec.origin) if spec and spec.origin else Path.cwd() / f"{name.replace('.', '/')}.py"
+    return f"source {digest(source.read_bytes())[:16]}" if source.is_file() else "unknown"
