@@ -1,0 +1,185 @@
+"""What a claim or a table reads from one cell: `psnr.mean`, `recovered`, `labels.accuracy`, `over_guess`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from invertigo.auditing.record import AttackRecord, AuditRecord, BaselineRecord, MetricRecord
+from invertigo.types.errors import ConfigurationError, did_you_mean
+
+AGGREGATES = ("mean", "median", "worst", "best")
+"""Of a per-example score; `worst` and `best` are seen from the private person's side."""
+
+COUNTS: Mapping[str, str] = {
+    "recovered": "private examples rebuilt",
+    "recovered.share": "share of the private examples rebuilt",
+    "identified": "private examples picked out among strangers",
+    "identified.share": "share of the private examples picked out among strangers",
+    "labels.accuracy": "share of the labels inferred",
+    "over_guess": "headline score above the best guess that reads nothing",
+    "residual": "relative distance of the rebuilt examples' update from the observed one",
+}
+"""Values that are no score, with what they mean."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A named number of a cell: a metric with its aggregate, or one of COUNTS (then `aggregate` is empty)."""
+
+    name: str
+    aggregate: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.aggregate}" if self.aggregate else self.name
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value read from one cell, or the reason why it could not be.
+
+    `examples` are the per-example values behind a mean, in the order of the truth; empty where there are none.
+    """
+
+    number: float | None
+    examples: tuple[float, ...] = ()
+    reason: str = ""
+
+
+def parse_value(text: str) -> Value:
+    """`metric.aggregate`, a bare metric (its mean), or one of COUNTS. Raises: ConfigurationError."""
+    if text in COUNTS:
+        return Value(text)
+    name, _, aggregate = text.partition(".")
+    near = did_you_mean(text, [*COUNTS, *(f"{name}.{a}" for a in AGGREGATES)])
+    if not name.isidentifier() or (aggregate and aggregate not in AGGREGATES):
+        raise ConfigurationError(
+            f"'{text}' is no value of a cell.{near} Write metric.aggregate with {', '.join(AGGREGATES)}, "
+            f"or one of {', '.join(COUNTS)}."
+        )
+    return Value(name, aggregate or "mean")
+
+
+def strongest(record: AuditRecord, *, attack: Any = None, level: Any = None) -> AttackRecord | None:
+    """The attack that rebuilt most among those called `attack` on rung `level` (None: any).
+
+    Most examples recovered, then most identified, then the most exposed example; the lower rung wins a tie.
+    """
+    headline = record.metrics[0]
+    sign = 1 if headline.privacy_loss else -1
+
+    def strength(one: AttackRecord) -> tuple[float, ...]:
+        return one.recovered, one.identified, max(sign * s for s in one.scores[headline.name]), -one.level
+
+    scored = [one for one in record.ran if one.scores.get(headline.name) and _asked(one, attack, level)]
+    return max(scored, key=strength, default=None)
+
+
+def read(record: AuditRecord, value: Value, *, attack: Any = None, level: Any = None) -> Reading:
+    """`value` of the strongest attack in question. Raises: ConfigurationError for a metric nobody reports."""
+    _check_metric(record, value)
+    chosen = strongest(record, attack=attack, level=level)
+    if chosen is None:
+        return Reading(None, reason=_why_none(record, attack, level))
+    return read_attack(record, chosen, value)
+
+
+def read_attack(record: AuditRecord, attack: AttackRecord, value: Value) -> Reading:
+    """`value` of one attack that ran."""
+    if value.name in COUNTS:
+        return _READERS[value.name](record, attack)
+    metric = next(metric for metric in record.metrics if metric.name == value.name)
+    scores = attack.scores.get(value.name, [])
+    if not scores:
+        return Reading(None, reason=f"{attack.attack} has no {metric.label}")
+    number = aggregate(scores, metric, value.aggregate)
+    return Reading(number, tuple(scores) if value.aggregate == "mean" else ())
+
+
+def aggregate(scores: Sequence[float], metric: MetricRecord, how: str) -> float:
+    """One number for a batch: its mean, median, or its worst or best example for the private person."""
+    if how in ("worst", "best"):
+        return (max if (how == "worst") == metric.privacy_loss else min)(scores)
+    return fmean(scores) if how == "mean" else median(scores)
+
+
+def best_guess(record: AuditRecord) -> BaselineRecord | None:
+    """The baseline with the best mean headline score, of those that a guesser without the truth could make."""
+    from invertigo.evaluation import Criteria
+
+    headline = record.metrics[0]
+    sign = 1 if headline.privacy_loss else -1
+    fair = [b for b in record.baselines if b.name not in Criteria().oracles and b.scores.get(headline.name)]
+    return max(fair, key=lambda guess: sign * fmean(guess.scores[headline.name]), default=None)
+
+
+def _asked(one: AttackRecord, attack: Any, level: Any) -> bool:
+    return attack in (None, one.attack) and (level is None or str(level) == str(one.level))
+
+
+def _why_none(record: AuditRecord, attack: Any, level: Any) -> str:
+    asked = [one for one in record.attacks if _asked(one, attack, level)]
+    if asked:
+        one = asked[0]
+        return f"{one.attack} has no scores" if one.status == "ran" else f"{one.attack} {one.status}: {one.reason}"
+    what = "no attack" if attack is None else f"no attack called {attack}"
+    return what + ("" if level is None else f" on rung {level}")
+
+
+def _check_metric(record: AuditRecord, value: Value) -> None:
+    known = [metric.name for metric in record.metrics]
+    if value.name not in COUNTS and value.name not in known:
+        raise ConfigurationError(
+            f"No cell reports '{value.name}'.{did_you_mean(value.name, [*known, *COUNTS])} "
+            f"Known: {', '.join([*known, *COUNTS])}."
+        )
+
+
+def _share(hits: Sequence[bool]) -> Reading:
+    values = tuple(map(float, hits))
+    return Reading(fmean(values), values) if values else Reading(None, reason="outcomes were not scored")
+
+
+def _recovered(record: AuditRecord, attack: AttackRecord) -> Reading:
+    return _share([outcome != "nothing" for outcome in attack.outcomes])
+
+
+def _identified(record: AuditRecord, attack: AttackRecord) -> Reading:
+    return _share([rank == 1 for rank in attack.ranks])
+
+
+def _counted(reader: Callable[[AuditRecord, AttackRecord], Reading]) -> Callable[..., Reading]:
+    def count(record: AuditRecord, attack: AttackRecord) -> Reading:
+        found = reader(record, attack)
+        return Reading(None, reason=found.reason) if found.number is None else Reading(sum(found.examples))
+
+    return count
+
+
+def _over_guess(record: AuditRecord, attack: AttackRecord) -> Reading:
+    headline, guess = record.metrics[0], best_guess(record)
+    if guess is None:
+        return Reading(None, reason="no guess was scored beside the attack")
+    sign = 1 if headline.privacy_loss else -1
+    mine, theirs = attack.scores[headline.name], guess.scores[headline.name]
+    gains = tuple(sign * (a - b) for a, b in zip(mine, theirs))
+    return Reading(fmean(gains), gains)
+
+
+def _known(number: float | None, why: str) -> Reading:
+    missing = number is None or math.isnan(number)
+    return Reading(None, reason=why) if missing else Reading(number)
+
+
+_READERS: Mapping[str, Callable[[AuditRecord, AttackRecord], Reading]] = {
+    "recovered": _counted(_recovered),
+    "recovered.share": _recovered,
+    "identified": _counted(_identified),
+    "identified.share": _identified,
+    "labels.accuracy": lambda _, attack: _known(attack.label_accuracy, f"{attack.attack} inferred no labels"),
+    "over_guess": _over_guess,
+    "residual": lambda _, attack: _known(attack.residual, f"no update was simulated for {attack.attack}"),
+}
