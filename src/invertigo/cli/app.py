@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from invertigo.cli import audit, catalogue, check, doctor, report, study
+from invertigo.cli import audit, catalogue, check, doctor, report, study, table
 from invertigo.cli.errors import debugging, guarded
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("audit")(guarded(audit.audit))
 app.command("doctor")(guarded(doctor.doctor))
 app.command("list")(guarded(catalogue.list_))
 app.command("show")(guarded(catalogue.show))
+app.command("table")(guarded(table.table))
 app.command("report")(guarded(report.report))
 app.command("check")(guarded(check.check))
 app.command("study", cls=study.StudyCommand)(guarded(study.study))

@@ -164,10 +164,10 @@ def _identity(result: CellResult) -> dict[str, Scalar]:
     taken = sorted(set(coordinates) & _RESERVED)
     if taken:
         raise InvalidValueError(f"An axis is called '{taken[0]}', as a column of the results is; give it another name.")
-    return coordinates | {"seed": result.seed, "batch": result.block, "cell": result.key}
+    return coordinates | {"seed": result.seed, "block": result.block, "cell": result.key}
 
 
-_RESERVED = {"seed", "batch", "cell", "status", "verdict", "examples", "example", "strongest", "outcome", "rank"}
+_RESERVED = {"seed", "block", "cell", "status", "verdict", "examples", "example", "strongest", "outcome", "rank"}
 
 
 def _frame(rows: Iterable[Mapping[str, Scalar]]) -> Frame:
@@ -184,7 +184,7 @@ def _order(row: Mapping[str, Scalar]) -> tuple[tuple[int, float, str], ...]:
     return tuple(_rank(row.get(name)) for name in [*axes, *_PRECEDENCE])
 
 
-_PRECEDENCE = ["seed", "batch", "cell", "attack.level", "attack.name", "example"]
+_PRECEDENCE = ["seed", "block", "cell", "attack.level", "attack.name", "example"]
 
 
 def _rank(value: Scalar) -> tuple[int, float, str]:
