@@ -50,9 +50,7 @@ def _point(axis: str, item: Any) -> Point:
     if isinstance(item, Mapping) and "set" in item:
         return _labelled(axis, item)
     check_key(Scenario, axis, "axes.")
-    if axis == "attacks" and not isinstance(item, Sequence):
-        item = [item]
-    elif axis == "attacks" and isinstance(item, str) and item != "auto":
+    if axis == "attacks" and item != "auto" and not isinstance(item, list):
         item = [item]
     return Point(_label(item), {axis: item})
 
@@ -69,8 +67,9 @@ def _distinguished(found: list[Point], items: Sequence[Any]) -> list[Point]:
 def _settings(item: Any) -> str:
     """What stands beside the name of one thing."""
     one = item[0] if isinstance(item, list) and len(item) == 1 else item
-    named = isinstance(one, Mapping) and isinstance(one.get("name"), str) and "set" not in one
-    return ", ".join(f"{key}={_label(value)}" for key, value in one.items() if key != "name") if named else ""
+    if not isinstance(one, Mapping) or not isinstance(one.get("name"), str) or "set" in one:
+        return ""
+    return ", ".join(f"{key}={_label(value)}" for key, value in one.items() if key != "name")
 
 
 def _labelled(axis: str, item: Mapping[str, Any]) -> Point:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from invertigo.studies.cells import Job, Outcome, work
 from invertigo.studies.spec import Resources
@@ -20,6 +20,7 @@ TRIES = 2
 """A worker may die once of something else; the second time it is the cell that kills it."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Takes jobs, gives back outcomes as they come."""
 

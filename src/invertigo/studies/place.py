@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from invertigo.types import OutputError
 from invertigo.types.extras import require
@@ -19,6 +19,7 @@ MARKER = "config.json"
 """The file of a cell that names the others and their hashes; on remote places it is written last."""
 
 
+@runtime_checkable
 class Place(Protocol):
     """Folders of small files under one address; `folder` is a path such as `cells/0123`."""
 
@@ -82,13 +83,16 @@ class Local:
             return None
 
     def put(self, folder: str, files: Files) -> None:
-        """Fill `partial/<key>-<pid>`, then rename it, which happens at one moment."""
+        """Fill `partial/<key>-<pid>`, then rename it, which happens at one moment.
+
+        The disk is not waited for: after a power cut the hashes tell which cells did not get there.
+        """
         home = self.root / folder
         aside = self.root / "partial" / f"{home.name}-{os.getpid()}"
         try:
             aside.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
-                _write_through(aside / name, content)
+                (aside / name).write_bytes(content)
             home.parent.mkdir(parents=True, exist_ok=True)
             if home.exists():
                 self._retire(home)
@@ -104,7 +108,7 @@ class Local:
         aside = home.with_name(f".{home.name}.{os.getpid()}")
         try:
             home.parent.mkdir(parents=True, exist_ok=True)
-            _write_through(aside, content)
+            aside.write_bytes(content)
             os.replace(aside, home)
         except OSError as error:
             raise unwritable(home, error) from error
@@ -194,11 +198,3 @@ def unwritable(where: object, error: OSError) -> OutputError:
         f"{where} cannot be written ({error.strerror or error}). Every cell written before is whole: "
         "free space or change the permissions, then run the same command again."
     )
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    """Write and hand over to the disk, so that a rename never gets there before the content."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
