@@ -41,7 +41,7 @@ def test_excluded_combinations_are_left_out():
     assert [(c["data.count"], c["local.mode"]) for c in found] == [
         (1, "train"), (2, "train"), (4, "train"), (4, "eval"),
     ]  # fmt: skip
-    with pytest.raises(ConfigurationError, match="no value 'evil'. Did you mean 'eval'"):
+    with pytest.raises(ConfigurationError, match=r"no value 'evil'\. Did you mean 'eval'"):
         coordinates(axes=axes, exclude=[{"local.mode": "evil"}])
     with pytest.raises(ConfigurationError, match="nothing to run"):
         coordinates(axes=axes, exclude=[{"attacks": "dlg"}])

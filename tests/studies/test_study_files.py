@@ -50,7 +50,7 @@ def test_a_preset_changes_what_it_names_and_nothing_else():
     assert at.axes == {"attacks": ["dlg"], "local.mode": ["train", "eval"], "data.count": [1]}
     assert (at.seeds, at.examples) == ([5], 1)
     assert study(presets={"cpu": {"axes": {"attacks": None}}}).at("cpu").axes == {}
-    with pytest.raises(UnknownNameError, match="no preset 'smok'. Did you mean 'smoke'"):
+    with pytest.raises(UnknownNameError, match=r"no preset 'smok'\. Did you mean 'smoke'"):
         whole.at("smok")
 
 

@@ -93,7 +93,24 @@ def study(
             retry_failed=retry_failed,
             watcher=watcher,
         )
+    if not found.interrupted:
+        _conclude(where, quiet)
     _tell(found, where)
+
+
+def _conclude(where: str, quiet: bool) -> None:
+    """Write claims, results and, for a local folder, the page; and say what became of the claims."""
+    from invertigo.studies.conclusion import conclude, write_conclusion
+
+    concluded = conclude(where)
+    write_conclusion(concluded)
+    if "://" not in where:
+        from invertigo.report.study import write_study
+
+        write_study(concluded, Path(where) / "report.html")
+    for claim in () if quiet else concluded.claims:
+        figures = "" if claim.estimate is None else f"  {claim.estimate:.3g} ({claim.low:.3g} to {claim.high:.3g})"
+        typer.echo(f"{claim.status:<13}  {claim.sentence}{figures}", err=True)
 
 
 def describe(study: Study, preset: str | None, cost: Cost) -> str:
