@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from grids import attack, cell, grid
+from handmade import attack, cell, grid
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -5,7 +5,7 @@ import io
 import random
 
 import pytest
-from grids import attack, cell, grid
+from handmade import attack, cell, grid
 
 from invertigo.studies.frame import attack_frame, example_frame, frame_files, timing_frame
 from invertigo.types import InvalidValueError

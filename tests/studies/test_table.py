@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 import pytest
-from grids import attack, cell, grid
+from handmade import attack, cell, grid
 from hypothesis import given
 from hypothesis import strategies as st
 

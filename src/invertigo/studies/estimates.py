@@ -21,7 +21,7 @@ MANY = 2000
 CONFIDENCE = 0.95
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float | int]) -> Interval:
     """The mean of `values` with a bootstrap interval (BCa); never narrower than Student's t for fewer than FEW."""
     import torch
 
@@ -35,7 +35,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return _widened(found, _student(values)) if 2 <= len(values) < FEW else found
 
 
-def ratio_interval(first: Sequence[float], second: Sequence[float]) -> Interval | None:
+def ratio_interval(first: Sequence[float | int], second: Sequence[float | int]) -> Interval | None:
     """mean(first) / mean(second) over pairs, resampled together; None when the denominator's mean is not positive.
 
     Student's t, for few pairs and for very many, is taken of R + (first - R second) / mean(second), whose mean is
@@ -52,7 +52,7 @@ def ratio_interval(first: Sequence[float], second: Sequence[float]) -> Interval 
     return _widened(found, linear) if 2 <= len(first) < FEW else found
 
 
-def correlation_interval(x: Sequence[float], y: Sequence[float]) -> Interval | None:
+def correlation_interval(x: Sequence[float | int], y: Sequence[float | int]) -> Interval | None:
     """Spearman's rank correlation of x and y over cells; None when one of them does not vary.
 
     Resampled cells can all lie on one rank, where a correlation has no meaning; such a resample counts as 0.
@@ -68,7 +68,9 @@ def correlation_interval(x: Sequence[float], y: Sequence[float]) -> Interval | N
     return _widened(found, _fisher(found.estimate, len(x))) if len(x) < FEW else found
 
 
-def _resampled(x: Sequence[float], y: Sequence[float], statistic: Callable[[Tensor, Tensor], Tensor]) -> Interval:
+def _resampled(
+    x: Sequence[float | int], y: Sequence[float | int], statistic: Callable[[Tensor, Tensor], Tensor]
+) -> Interval:
     """Bootstrap over pairs: what is resampled are their positions."""
     import torch
 
@@ -97,12 +99,12 @@ def _spearman(x: Tensor, y: Tensor) -> Tensor:
     return ((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))).nan_to_num(0.0)
 
 
-def _student(values: Sequence[float]) -> Interval:
+def _student(values: Sequence[float | int]) -> Interval:
     from scipy.stats import t
 
     n, mean = len(values), fmean(values)
     reach = t.ppf((1 + CONFIDENCE) / 2, n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
-    return Interval(mean, float(mean - reach), float(mean + reach), n, CONFIDENCE)
+    return Interval(float(mean), float(mean - reach), float(mean + reach), n, CONFIDENCE)
 
 
 def _fisher(estimate: float, n: int) -> Interval:
@@ -119,7 +121,7 @@ def _widened(found: Interval, other: Interval) -> Interval:
     return Interval(found.estimate, low, high, found.n, found.confidence)
 
 
-def _tensors(x: Sequence[float], y: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _tensors(x: Sequence[float | int], y: Sequence[float | int]) -> tuple[Tensor, Tensor]:
     import torch
 
     return torch.tensor(x, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)

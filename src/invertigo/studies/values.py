@@ -72,7 +72,8 @@ def strongest(record: AuditRecord, *, attack: Any = None, level: Any = None) -> 
     sign = 1 if headline.privacy_loss else -1
 
     def strength(one: AttackRecord) -> tuple[float, ...]:
-        return one.recovered, one.identified, max(sign * s for s in one.scores[headline.name]), -one.level
+        most = max(sign * s for s in one.scores[headline.name])
+        return float(one.recovered), float(one.identified), float(most), -float(one.level)
 
     scored = [one for one in record.ran if one.scores.get(headline.name) and _asked(one, attack, level)]
     return max(scored, key=strength, default=None)
@@ -95,7 +96,7 @@ def read_attack(record: AuditRecord, attack: AttackRecord, value: Value) -> Read
     scores = attack.scores.get(value.name, [])
     if not scores:
         return Reading(None, reason=f"{attack.attack} has no {metric.label}")
-    number = aggregate(scores, metric, value.aggregate)
+    number = float(aggregate(scores, metric, value.aggregate))
     return Reading(number, tuple(scores) if value.aggregate == "mean" else ())
 
 
@@ -154,7 +155,7 @@ def _identified(record: AuditRecord, attack: AttackRecord) -> Reading:
 def _counted(reader: Callable[[AuditRecord, AttackRecord], Reading]) -> Callable[..., Reading]:
     def count(record: AuditRecord, attack: AttackRecord) -> Reading:
         found = reader(record, attack)
-        return Reading(None, reason=found.reason) if found.number is None else Reading(sum(found.examples))
+        return Reading(None, reason=found.reason) if found.number is None else Reading(float(sum(found.examples)))
 
     return count
 
