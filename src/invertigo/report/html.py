@@ -61,7 +61,7 @@ def render_html(
     ]
     records = [one.record for one in views]
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             views=views,
@@ -80,7 +80,7 @@ def embedded(records: Sequence[AuditRecord]) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Escapes everything, whatever a template is called; an undefined name is an error, not an empty string."""
     environment = Environment(
         loader=PackageLoader("invertigo.report"),
