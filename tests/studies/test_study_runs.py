@@ -14,6 +14,7 @@ import torch
 from grids import ATTACKS, BASE, contents, study, write
 
 from invertigo.studies.cells import Job, Outcome
+from invertigo.studies.conclusion import conclude, write_conclusion
 from invertigo.studies.executors import Here, Processes, executor_for
 from invertigo.studies.expansion import expand
 from invertigo.studies.run import parse_shard, read_study, run_study
@@ -127,7 +128,10 @@ def test_a_study_killed_in_mid_run_and_resumed_gives_the_same_bytes(tmp_path, jo
         wait_until(lambda: not orphans(out), "workers outlive their parent")
     subprocess.run([*arguments, str(out)], env=environment(), check=True, capture_output=True)
     run_study(study(axes=axes, seeds=[0, 1, 2]), whole)
+    write_conclusion(conclude(whole))
     assert contents(out) == contents(whole)
+    for name in ("results.csv", "examples.csv", "claims.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 def orphans(out: Path) -> list[str]:
