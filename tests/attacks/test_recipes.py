@@ -80,6 +80,7 @@ def test_the_winner_is_the_restart_whose_update_is_nearest(watched: Watched) -> 
     with simulating(observation.task.model, "train"):
         optimum = recipe.optimiser.minimise(problem, recipe.starting_point(problem, seeded()), Pace(15), seeded())
         nearest = int(bare.value(optimum.best).argmin())
+    assert nearest != int(optimum.values.argmin()), "the case must tell the two rules apart"
     images = recipe.run(observation, generator=seeded()).fields["images"]
     assert torch.equal(images, problem.space.unpack(optimum.best)["images"][nearest])
 
