@@ -15,7 +15,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "idlg": {"iterations": 30},
     "inverting_gradients": {"iterations": 60},
     # Its gradient noise is scaled for deep networks; in a network this small it drowns the gradient.
-    "see_through_gradients": {"iterations": 80, "restarts": 2, "langevin": 0.0},
+    "see_through_gradients": {"iterations": 80, "restarts": 2},
     "gauss_newton": {"iterations": 15},
     "auto": {"iterations": 60},
 }

@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # What editors and type checkers see; at run time `__getattr__` imports a name at its first use.
+    from invertigo.attacks import reconstruct
+    from invertigo.auditing import audit, doctor
+    from invertigo.domains import Images
+    from invertigo.evaluation import evaluate
+    from invertigo.federation import watch
+    from invertigo.types import (
+        Batch,
+        InvertigoError,
+        Knowledge,
+        LocalTraining,
+        Observation,
+        Reconstruction,
+        Task,
+        ThreatLevel,
+        Update,
+    )
 
 _HOMES = {
     "Batch": "invertigo.types",
@@ -22,7 +41,23 @@ _HOMES = {
     "reconstruct": "invertigo.attacks",
     "watch": "invertigo.federation",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Batch",
+    "Images",
+    "InvertigoError",
+    "Knowledge",
+    "LocalTraining",
+    "Observation",
+    "Reconstruction",
+    "Task",
+    "ThreatLevel",
+    "Update",
+    "audit",
+    "doctor",
+    "evaluate",
+    "reconstruct",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

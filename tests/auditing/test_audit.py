@@ -470,3 +470,13 @@ def test_the_audit_itself_finds_that_a_first_linear_layer_leaks():
     assert found.worst.attack == "linear_layer"
     assert "first layer is fully connected" in found.verdict.remedy
     assert "phong2017privacy" in found.citations()
+
+
+def test_a_search_that_the_user_cut_short_is_flagged():
+    scenario = Scenario.model_validate(
+        {"data": {"name": "faces", "indices": [0]}, "model": {"name": "lenet"}, "adversary": {"levels": [1]}}
+    )
+    short = audit(scenario, attacks=[{"name": "inverting_gradients", "iterations": 3}])
+    assert "short_schedule" in {flag.code for flag in short.flags}
+    usual = audit(scenario, attacks=[{"name": "gauss_newton", "iterations": 60}])
+    assert "short_schedule" not in {flag.code for flag in usual.flags}

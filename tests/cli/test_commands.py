@@ -183,3 +183,12 @@ def test_an_interruption_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(invertigo.auditing, "audit", interrupted, raising=False)
     assert run("audit", "demo", "--out", tmp_path).exit_code == 130
+
+
+def test_doctor_prints_its_findings_as_text_and_as_json() -> None:
+    arguments = ["doctor", "mlp", "--input-shape", "1,8,8", "--classes", "3", "--batch-size", "2"]
+    text = run(*arguments)
+    found = run(*arguments, "--json")
+    assert text.exit_code == found.exit_code == 0
+    assert "first-layer-exact" in text.stdout
+    assert "first-layer-exact" in {finding["code"] for finding in json.loads(found.stdout)["findings"]}

@@ -96,7 +96,7 @@ def test_from_dataset_reads_streams():
         (torch.rand(1, 2, 2), "pair"),
         ((np.zeros((1, 2, 2)), 0), "ndarray"),
         ((torch.rand(2, 2), 0), r"\(2, 2\)"),
-        ((torch.rand(1, 2, 2) * 3 - 1.5, 0), "domains.Images"),
+        ((torch.tensor([[[-1.5, 1.5], [0.0, 0.5]]]), 0), "domains.Images"),
         ((torch.full((1, 2, 2), torch.nan), 0), "outside"),
         ((torch.rand(1, 2, 2), 0.5), "0.5"),
         ((torch.rand(1, 2, 2), torch.tensor(0.5)), "label of example 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +17,7 @@ from invertigo.auditing.environment import describe_environment
 from invertigo.auditing.flags import Evidence, raise_flags
 from invertigo.auditing.judge import Judge
 from invertigo.auditing.ladder import Rung, climb
+from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.record import AuditRecord, BaselineRecord, FlagRecord, LevelRecord, MetricRecord, VerdictRecord
 from invertigo.auditing.remedies import remedies
 from invertigo.auditing.result import Audit
@@ -24,6 +26,8 @@ from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.types import INVERTIGO, Observation
 
 NOUNS = {"images": "image"}
+SHORT = 0.1
+"""Part of an attack's default iterations under which its search is called short."""
 
 
 def compose(
@@ -116,9 +120,19 @@ def _evidence(
         statistics_assumed_from=min(assumed, default=None),
         range_inferred=case.range_inferred,
         relative_norm=1.0 if first is None else _relative_norm(first),
+        short_schedules=[cut for entry in session.entries if (cut := _cut_short(entry))],
         dropout=case.local.mode == "train" and _has_dropout(case.task.model),
         interrupted=session.interrupted,
     )
+
+
+def _cut_short(entry: Entry) -> tuple[str, int, int] | None:
+    """The attack, its iterations and its default ones, when it was given less than a tenth of them."""
+    usual = next((f.default for f in fields(entry.attack) if f.name == "iterations"), None)  # type: ignore[arg-type]
+    given = getattr(entry.attack, "iterations", None)
+    if not isinstance(usual, int) or given is None or given >= SHORT * usual:
+        return None
+    return entry.name, given, usual
 
 
 def _relative_norm(observation: Observation) -> float:

@@ -34,6 +34,8 @@ class Evidence:
     range_inferred: bool = False
     relative_norm: float = 1.0
     """Length of the update over the length of the parameters."""
+    short_schedules: Sequence[tuple[str, int, int]] = ()
+    """(attack, iterations it was set to, iterations it has by default) where the user cut the search short."""
     dropout: bool = False
     interrupted: bool = False
 
@@ -93,6 +95,18 @@ def _did_not_converge(e: Evidence) -> Flags:
             message=f"These attacks did not run to their end: {_where(cut)}. They may find more with more time.",
             remedy="Give a larger budget.",
         )
+
+
+def _short_schedule(e: Evidence) -> Flags:
+    searched = {attack.attack for attack in e.ran}
+    for name, given, usual in e.short_schedules:
+        if name in searched:
+            yield FlagRecord(
+                code="short_schedule",
+                severity="warning",
+                message=f"{name} was set to {given} iterations; its default is {usual}. A short search finds less.",
+                remedy="Leave the iterations out before relying on what it did not find.",
+            )
 
 
 def _below_baseline(e: Evidence) -> Flags:
@@ -248,6 +262,7 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _interrupted,
     _failed,
     _did_not_converge,
+    _short_schedule,
     _unexplained,
     _below_baseline,
     _labels_given,

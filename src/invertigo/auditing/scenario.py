@@ -159,8 +159,9 @@ class Scenario(_Section):
         return budget
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults written out, as plain data."""
-        return self.model_dump(mode="json")
+        """Every key that has an effect with its value, defaults written out, as plain data."""
+        unused = {"data": {"count"}} if self.data.indices is not None else None
+        return self.model_dump(mode="json", exclude=unused)
 
     def attack_list(self) -> list[AttackSection] | None:
         """The attacks by name and hyper-parameters; None when the audit chooses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ def doctor(
     input_shape: Annotated[str, typer.Option(help="Shape of one example: channels,height,width.")] = "3,32,32",
     classes: Annotated[int, typer.Option(min=2, help="Classes that the model tells apart.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
-    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say which layers leak, without attacking."""
     shape = _shape(input_shape)
@@ -25,7 +26,7 @@ def doctor(
 
     model = resolve(factory, input_shape=shape, num_classes=classes)
     findings = examine(model, CrossEntropyLoss(), batch_size, input_shape=shape)
-    typer.echo(findings)
+    typer.echo(json.dumps(findings.as_dict(), indent=2) if as_json else findings)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -119,8 +119,16 @@ def facts(scenario: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
         elif isinstance(value, bool):
             found.append((name, "yes" if value else "no"))
         elif value not in (None, "", [], ()):
-            found.append((name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
+            found.append((name, ", ".join(map(_entry, value)) if isinstance(value, (list, tuple)) else str(value)))
     return found
+
+
+def _entry(value: Any) -> str:
+    """One member of a list: an attack with its settings reads `name (iterations 200)`."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    settings = ", ".join(f"{key} {setting}" for key, setting in value.items() if key != "name")
+    return f"{value['name']} ({settings})" if "name" in value else settings
 
 
 def differences(views: Sequence[View]) -> list[tuple[str, list[str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -42,8 +42,8 @@ class Matching:
     """What a gradient-matching attack consists of. A recipe fills this in with a paper's choices.
 
     `labels`: given labels are used when the adversary knows them; otherwise they are inferred from the update
-    ("infer"), or optimised together with the images ("joint"). `restarts` run as one batch; the one with the
-    lowest objective (the attack's own, never the truth) is returned. `seconds` is an allowance that the schedule
+    ("infer"), or optimised together with the images ("joint"). `restarts` run as one batch; the one whose update
+    comes nearest to the observed one is returned (the truth plays no part). `seconds` is an allowance that the schedule
     is fitted into. `prior_only` leaves the matching term out: the no-information baseline of this very recipe.
     """
 
@@ -71,7 +71,8 @@ class Matching:
         pace = Pace(self.optimiser.iterations, progress, self.seconds, self.plan)
         with simulating(observation.task.model, observation.local.mode), threads_for(problem):
             optimum = self.optimiser.minimise(problem, start, pace, generator)
-        return self._reconstruction(problem, optimum, pace, inferred)
+            winner = self._winner(problem, optimum)
+        return self._reconstruction(problem, optimum, winner, pace, inferred)
 
     def problem(self, observation: Observation) -> tuple[Problem, bool]:
         """The optimisation problem, and whether its labels were inferred rather than given."""
@@ -120,8 +121,16 @@ class Matching:
             return None, True
         return infer_labels(observation).labels, True
 
-    def _reconstruction(self, problem: Problem, optimum: Optimum, pace: Pace, inferred: bool) -> Reconstruction:
-        winner = int(torch.where(optimum.values.isfinite(), optimum.values, torch.inf).argmin())
+    def _winner(self, problem: Problem, optimum: Optimum) -> int:
+        """The restart whose update is nearest to the observed one; priors would favour the smoothest picture."""
+        values = optimum.values
+        if len(values) > 1 and self.priors and not self.prior_only:
+            values = replace(problem, priors=()).value(optimum.best)
+        return int(torch.where(values.isfinite(), values, torch.inf).argmin())
+
+    def _reconstruction(
+        self, problem: Problem, optimum: Optimum, winner: int, pace: Pace, inferred: bool
+    ) -> Reconstruction:
         fields = problem.fields(optimum.best)
         target = problem.observation.task.domain.target
         images = {name: tensor[winner].detach() for name, tensor in fields.items() if name != target}

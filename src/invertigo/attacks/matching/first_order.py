@@ -23,7 +23,8 @@ class Adam:
     `sign`: "hard" steps on the sign of the gradient, "soft" on its hyperbolic tangent after scaling to unit mean.
     `schedule`: "step" multiplies the rate by 0.1 at 3/8, 5/8 and 7/8 of the run (Geiping et al. 2020); "cosine"
     anneals to zero. `boxed` projects onto the range of the data after each step. `langevin` adds normal noise
-    of that times the learning rate to each gradient (Yin et al. 2021). The run ends early when the objective
+    to each gradient (Yin et al. 2021); it is a fraction of the gradient's root mean square, since noise of a fixed size
+    drowns the gradient of a small network. The run ends early when the objective
     falls under `tolerance`, or has not improved by a ten-thousandth for `patience` iterations.
     """
 
@@ -84,7 +85,8 @@ class Adam:
     def _direction(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
         if self.langevin:
             noise = torch.randn(gradient.shape, generator=generator, device=generator.device, dtype=gradient.dtype)
-            gradient = gradient + self.langevin * self.learning_rate * noise.to(gradient.device)
+            scale = gradient.square().mean(1, keepdim=True).sqrt()
+            gradient = gradient + self.langevin * scale * noise.to(gradient.device)
         if self.sign == "hard":
             return gradient.sign()
         if self.sign == "soft":

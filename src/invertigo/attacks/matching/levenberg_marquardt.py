@@ -31,7 +31,7 @@ class LevenbergMarquardt:
     failure: float = 5.0
     cg_steps: int = 1000
     cg_tolerance: float = 1e-4
-    tolerance: float = 1e-26
+    tolerance: float = 1e-20
     max_damping: float = 1e8
     patience: int = 8
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from invertigo.types import Progress, Tick
 
 CALIBRATION = 5
-"""Iterations that are timed before a schedule is fitted into a time allowance."""
+"""Iterations that are timed, the first one apart, before a schedule is fitted into a time allowance."""
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Pace:
     trace: list[tuple[int, float]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _reported: float = 0.0
+    _warm: float = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -43,8 +44,11 @@ class Pace:
 
     def asks_to_stop(self, done: int, values: Tensor) -> bool:
         """Record iteration `done` with the restarts' best objectives so far; True when it is time to return."""
+        if done == 1:
+            self._warm = self.elapsed
         if self.plan and self.seconds is not None and done == CALIBRATION:
-            self.total = max(CALIBRATION, min(self.total, int(self.seconds / (self.elapsed / done))))
+            each = (self.elapsed - self._warm) / (CALIBRATION - 1)
+            self.total = max(CALIBRATION, min(self.total, int((self.seconds - self._warm) / max(each, 1e-9))))
         late = self.late
         if not late and done % self._stride and done != self.total:
             return False
