@@ -16,7 +16,7 @@ def classes_in_column_space(reader: ClassifierGradient, rank: int) -> Tensor | N
     Every example's derivative lies in that space, and has one negative entry, at its own class. So class k occurs
     only if the space holds a vector that is negative at k alone: a linear programme for each class.
 
-    Source: Dang et al. (2021), Revealing and Protecting Labels in Distributed Training, section 3.
+    Source: Dang et al. (2021), Revealing and Protecting Labels in Distributed Training.
     """
     weight = reader.weight_gradient
     if weight is None or not 0 < rank < reader.classes - 1:

@@ -64,9 +64,9 @@ def infer_labels(observation: Observation) -> LabelGuess:
 
     Raises: RequirementError when the classifier's gradient is not in the update or the loss does not tell classes.
 
-    Source: Zhao et al. (2020), iDLG, section 3 (one example); Ma et al. (2022), Instance-wise Batch Label Restoration
-    via Gradients in Federated Learning, section 4 (features from row ratios); Dang et al. (2021), Revealing and
-    Protecting Labels in Distributed Training, section 3 (column space). The alternation, the non-negative fit
+    Source: Zhao et al. (2020), iDLG (one example); Ma et al. (2022), Instance-wise Batch Label Restoration
+    via Gradients in Federated Learning (features from row ratios); Dang et al. (2021), Revealing and
+    Protecting Labels in Distributed Training (column space). The alternation, the non-negative fit
     and the estimate of the batch size are ours.
     """
     gradients, parameters = mean_gradients(observation)

@@ -26,7 +26,7 @@ class ConvNet(nn.Module):
         activation: After each normalisation.
         norm: `batch`, `group`, `layer` or `none`.
 
-    Source: Geiping et al. (2020), section 5.
+    Source: Geiping et al. (2020).
     """
 
     paper = Paper(

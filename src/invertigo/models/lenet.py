@@ -22,7 +22,7 @@ class LeNet(nn.Module):
         activation: After each convolution; the paper's is the sigmoid.
         init: `default` is PyTorch's; `uniform` draws every weight and bias from U(-0.5, 0.5), as the paper's code does.
 
-    Source: Zhu et al. (2019), section 4.
+    Source: Zhu et al. (2019).
     """
 
     paper = Paper(

@@ -29,7 +29,7 @@ class ViT(nn.Module):
         activation: Of the blocks' hidden layer.
         dropout: Probability after the embedding and after each of a block's two halves.
 
-    Source: Dosovitskiy et al. (2021), section 3.1, much smaller.
+    Source: Dosovitskiy et al. (2021), much smaller.
     """
 
     paper = Paper(

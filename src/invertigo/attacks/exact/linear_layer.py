@@ -51,7 +51,7 @@ class LinearLayer:
     Args:
         slack: how far pixels may leave their range, as a fraction of it, before a ratio is taken for a mixture.
 
-    Source: Phong et al. (2017), section 3 (ratio); Boenisch et al. (2021), section 4 (neurons that one example
+    Source: Phong et al. (2017) (ratio); Boenisch et al. (2021) (neurons that one example
     activates). Proof by simulation and peeling are ours.
     """
 

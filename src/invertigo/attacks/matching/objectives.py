@@ -33,7 +33,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class SquaredL2:
-    r"""$s\,\sum_l w_l \lVert p_l - o_l \rVert_2^2$. Source: Zhu et al. 2019 (DLG), Eq. 4."""
+    r"""$s\,\sum_l w_l \lVert p_l - o_l \rVert_2^2$. Source: Zhu et al. 2019 (DLG)."""
 
     scale: float = 1.0
 
@@ -68,7 +68,7 @@ class Cosine:
     r"""$1 - \langle p, o\rangle / (\lVert p\rVert\,\lVert o\rVert)$ over all layers together, each weighted by $w_l$.
 
     Invariant to the length of the update, so clipping leaves it unchanged.
-    Source: Geiping et al. 2020 (Inverting Gradients), Eq. 4.
+    Source: Geiping et al. 2020 (Inverting Gradients).
     """
 
     def value_and_cotangent(

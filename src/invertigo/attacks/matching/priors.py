@@ -39,7 +39,7 @@ class TotalVariation:
 
     Anisotropic: $w\,(\overline{|\partial_h x|} + \overline{|\partial_v x|})$.
     Isotropic: $w\,\overline{\sqrt{(\partial_h x)^2 + (\partial_v x)^2}}$ over the pixels that have both neighbours.
-    Source: Rudin et al. 1992; as an image prior for this attack, Geiping et al. 2020, Eq. 4.
+    Source: Rudin et al. 1992; as an image prior for this attack, Geiping et al. 2020.
     """
 
     weight: float
@@ -58,7 +58,7 @@ class TotalVariation:
 
 @dataclass(frozen=True)
 class ImageNorm:
-    r"""$w\,\overline{x^2}$ in the model's input space. Source: Yin et al. 2021 (GradInversion), Eq. 8."""
+    r"""$w\,\overline{x^2}$ in the model's input space. Source: Yin et al. 2021 (GradInversion)."""
 
     weight: float
 
@@ -72,7 +72,7 @@ class BatchNormStatistics:
     r"""$w\sum_l a_l(\lVert\mu_l(x)-\mu_l\rVert_2 + \lVert\sigma^2_l(x)-\sigma^2_l\rVert_2)$, $a_1$ = `first_factor`.
 
     $\mu_l,\sigma^2_l$ are the private batch's statistics, which the adversary must know; biased variances.
-    Source: Yin et al. 2021 (GradInversion), Eq. 9.
+    Source: Yin et al. 2021 (GradInversion).
     """
 
     weight: float
@@ -95,7 +95,7 @@ class GroupConsistency:
     r"""$w\,\overline{(x_r - \bar x)^2}$: restarts are pulled to their mean after aligning each to it.
 
     Every restart is first shifted by the whole-pixel translation that correlates best with the plain mean.
-    Source: Yin et al. 2021 (GradInversion), Eq. 11–12; they register by RANSAC-flow, we by phase-free
+    Source: Yin et al. 2021 (GradInversion); they register by RANSAC-flow, we by
     cross-correlation, which needs no network and handles the translations that convolutional attacks drift by.
     """
 

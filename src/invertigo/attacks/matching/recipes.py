@@ -23,7 +23,7 @@ IMAGES = frozenset({"images"})
 class DLG:
     """Match gradients in squared distance by L-BFGS, images and soft labels together.
 
-    Source: Zhu et al. 2019, Algorithm 1. The paper's 300 calls of L-BFGS make up to 20 iterations each, hence 6000;
+    Source: Zhu et al. 2019. The paper's 300 calls of L-BFGS make up to 20 iterations each, hence 6000;
     a line search replaces its unit steps, which diverge on many starts. Labels returned are the optimised ones.
     """
 
@@ -58,7 +58,7 @@ class DLG:
 class IDLG:
     """DLG with the label read off the last layer first, so that only images are optimised.
 
-    Source: Zhao et al. 2020, Algorithm 1; for batches the labels are counted rather than read (`attacks.labels`).
+    Source: Zhao et al. 2020; for batches the labels are counted rather than read (`attacks.labels`).
     """
 
     name: ClassVar[str] = "idlg"
@@ -104,7 +104,7 @@ def _by_lbfgs(attack: DLG | IDLG, labels: Labels) -> Matching:
 class InvertingGradients:
     """Match the direction of the gradient with a total-variation prior, by Adam on the signs of its own gradient.
 
-    Source: Geiping et al. 2020, §4 and its public configuration (cosine distance, Adam 0.1, step decay, signed
+    Source: Geiping et al. 2020 and its public configuration (cosine distance, Adam 0.1, step decay, signed
     gradients, box, anisotropic total variation 0.1).
     """
 
@@ -155,7 +155,7 @@ class InvertingGradients:
 class SeeThroughGradients:
     """GradInversion: squared gradient distance with batch statistics, image priors and agreement among restarts.
 
-    Source: Yin et al. 2021, §3. Weights other than `group_consistency` are the paper's as the public re-implementation
+    Source: Yin et al. 2021. Weights other than `group_consistency` are the paper's as the public re-implementation
     in `breaching` configures them; that one leaves the group term out, so its weight and the number of restarts are
     our choice.
     """
