@@ -13,6 +13,7 @@ from invertigo.auditing.overrides import explain
 from invertigo.auditing.scenario import Scenario
 from invertigo.studies.artifacts import victim_of
 from invertigo.studies.axes import Label, Point, points
+from invertigo.studies.claims import check_claims
 from invertigo.studies.dotted import laid_over
 from invertigo.studies.identity import key_of
 from invertigo.studies.plugins import Plugins
@@ -49,10 +50,12 @@ def expand(study: Study, preset: str | None = None) -> list[CellSpec]:
     """The cells of a study at a preset, in the order of its axes; seeds and batches vary fastest.
 
     Everything that can be checked without running is checked here, for every cell: keys, values, and the names and
-    settings of attacks, models and data. Cells that resolve to the same audit are one cell.
+    settings of attacks, models and data, and the axes that claims speak of. Cells that resolve to the same audit are
+    one cell.
 
     Raises: ConfigurationError, UnknownNameError.
     """
+    check_claims(study.claims, _labels_at_any_scale(study))
     study, plugins = study.at(preset), Plugins()
     base = {"budget": BUDGET, **laid_over({}, study.base)}
     found: dict[str, CellSpec] = {}
@@ -67,6 +70,15 @@ def expand(study: Study, preset: str | None = None) -> list[CellSpec]:
     if not found:
         raise ConfigurationError(f"Every combination of study '{study.name}' is excluded, so there is nothing to run.")
     return list(found.values())
+
+
+def _labels_at_any_scale(study: Study) -> dict[str, list[Any]]:
+    """The labels of each axis at the study's own scale and at every preset; a claim may need a larger one."""
+    found: dict[str, dict[Any, None]] = {}
+    for preset in (None, *study.presets):
+        for axis, items in study.at(preset).axes.items():
+            found.setdefault(axis, {}).update(dict.fromkeys(point.label for point in points(axis, items)))
+    return {axis: list(labels) for axis, labels in found.items()}
 
 
 def shard_of(cells: Sequence[CellSpec], shard: tuple[int, int] | None) -> list[CellSpec]:
