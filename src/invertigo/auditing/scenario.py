@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from invertigo.auditing.budget import parse_budget
 from invertigo.auditing.overrides import apply_overrides, explain, unknown_keys
+from invertigo.auditing.packaged import packaged_names, read_mapping
 from invertigo.types import (
     ConfigurationError,
     InvalidValueError,
     LocalTraining,
-    UnknownNameError,
-    did_you_mean,
 )
 
 
@@ -179,8 +178,7 @@ class Scenario(_Section):
 
 def scenario_names() -> list[str]:
     """Names of the packaged scenarios."""
-    folder = files("invertigo.auditing") / "scenarios"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return packaged_names(_packaged())
 
 
 def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -188,31 +186,12 @@ def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario
 
     Raises: UnknownNameError for a name nobody has; ConfigurationError for a key or a value that cannot be understood.
     """
-    text, what = _read(source)
-    try:
-        mapping = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{what} is no valid YAML: {error}.") from error
-    if not isinstance(mapping, dict):
-        raise ConfigurationError(f"{what} must hold `key: value` lines, but holds {type(mapping).__name__}.")
+    mapping, what = read_mapping(source, "scenario", _packaged())
     return _validated(apply_overrides(mapping, overrides), what)
 
 
-def _read(source: str | Path) -> tuple[str, str]:
-    if str(source) in scenario_names():
-        entry = files("invertigo.auditing") / "scenarios" / f"{source}.yaml"
-        return entry.read_text(encoding="utf-8"), f"Scenario '{source}'"
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        names = scenario_names()
-        raise UnknownNameError(
-            f"There is no scenario '{source}'.{did_you_mean(str(source), names)} "
-            f"Known: {', '.join(names)}; or give the path of a .yaml file."
-        )
-    try:
-        return path.read_text(encoding="utf-8"), f"Scenario file {path.name}"
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The scenario file {path} cannot be read ({error}); check the path.") from error
+def _packaged() -> Traversable:
+    return files("invertigo.auditing") / "scenarios"
 
 
 def _validated(mapping: dict[str, Any], what: str) -> Scenario:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from invertigo.auditing.overrides import explain, unknown_keys
+from invertigo.auditing.packaged import packaged_names, read_mapping
 from invertigo.auditing.scenario import Scenario
 from invertigo.studies.claims import Claim
 from invertigo.studies.dotted import check_key, laid_over
@@ -101,7 +102,7 @@ class Study(_Section):
 
 def study_names() -> list[str]:
     """Names of the packaged studies."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _packaged().iterdir() if entry.name.endswith(".yaml"))
+    return packaged_names(_packaged())
 
 
 def load_study(source: str | Path) -> Study:
@@ -109,14 +110,7 @@ def load_study(source: str | Path) -> Study:
 
     Raises: UnknownNameError for a name nobody has; ConfigurationError for a key or value that cannot be understood.
     """
-    text, what = _read(source)
-    try:
-        mapping = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{what} is no valid YAML: {error}.") from error
-    if not isinstance(mapping, dict):
-        raise ConfigurationError(f"{what} must hold `key: value` lines, but holds {type(mapping).__name__}.")
-    return parse_study(mapping, what)
+    return parse_study(*read_mapping(source, "study", _packaged()))
 
 
 def parse_study(mapping: Mapping[str, Any], what: str = "The study") -> Study:
@@ -150,21 +144,5 @@ def _mappings(given: Any) -> list[tuple[str, Mapping[str, Any]]]:
     return [(name, entry) for name, entry in entries if isinstance(entry, Mapping)]
 
 
-def _packaged() -> Any:
+def _packaged() -> Traversable:
     return files("invertigo.studies") / "papers"
-
-
-def _read(source: str | Path) -> tuple[str, str]:
-    if str(source) in study_names():
-        return (_packaged() / f"{source}.yaml").read_text(encoding="utf-8"), f"Study '{source}'"
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        names = study_names()
-        raise UnknownNameError(
-            f"There is no study '{source}'.{did_you_mean(str(source), names)} "
-            f"Known: {', '.join(names)}; or give the path of a .yaml file."
-        )
-    try:
-        return path.read_text(encoding="utf-8"), f"Study file {path.name}"
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The study file {path} cannot be read ({error}); check the path.") from error
