@@ -154,8 +154,7 @@ def run_audit(
     automatic = attacks is None or attacks == "auto"
     session = Session(observations, entries, judge, clock, seed, progress, quiet_refusals=automatic)
     session.run()
-    if case.truth is not None and not judge.baselines:
-        judge.baseline_only()
+    judge.guess()
     priors = list(_prior_baselines(session, judge)) if observations else []
     return compose(case, rungs, session, judge, priors, clock, seed, decoys, command)
 

@@ -23,6 +23,7 @@ class Judge:
     lineup: Batch | None
     decoys: int
     baselines: dict[str, BaselineRecord] = field(default_factory=dict)
+    _guesses: Mapping[str, Scores] | None = None
 
     def __call__(self, entry: Entry, observation: Observation, trial: Trial) -> AttackRecord:
         """The record of one attack; without truth it has no scores."""
@@ -50,18 +51,16 @@ class Judge:
             raise ValueError("There is no truth to score against.")
         lineup = self.lineup
         decoys = None if lineup is None else lineup.select(slice(0, self.decoys))
-        found = evaluate(fields, self.truth, domain=self.domain, public=lineup, decoys=decoys)
-        labels = getattr(self.domain, "baseline_labels", {})
-        for name, scores in found.baselines.items():
-            self.baselines.setdefault(name, baseline(name, labels.get(name, name), scores))
-        return found
+        guesses = self.guess()
+        return evaluate(fields, self.truth, domain=self.domain, public=lineup, decoys=decoys, baselines=guesses)
 
-    def baseline_only(self) -> None:
-        """Fill `baselines` although no attack produced anything to score."""
-        if self.truth is not None:
+    def guess(self) -> Mapping[str, Scores]:
+        """Scores of the guesses that read nothing, which are the same beside every attack; fills `baselines`."""
+        if self.truth is not None and self._guesses is None:
+            self._guesses = self.domain.baselines(self.truth, self.lineup)
             labels = getattr(self.domain, "baseline_labels", {})
-            for name, scores in self.domain.baselines(self.truth, self.lineup).items():
-                self.baselines[name] = baseline(name, labels.get(name, name), scores)
+            self.baselines |= {k: baseline(k, labels.get(k, k), scores) for k, scores in self._guesses.items()}
+        return self._guesses or {}
 
     @property
     def available_decoys(self) -> int:
