@@ -114,7 +114,7 @@ def test_group_consistency_pulls_restarts_together(watched: Watched) -> None:
         )  # fmt: skip
         problem, _ = recipe.problem(observation)
         if model_is_large:
-            problem.__dict__["_large"] = True
+            problem.__dict__["large"] = True
         start = recipe.starting_point(problem, seeded())
         with simulating(observation.task.model, "train"):
             return recipe.optimiser.minimise(problem, start, Pace(60), seeded()).best.var(0).mean().item()

@@ -15,7 +15,7 @@ from invertigo.attacks.matching.initial import Start, starting_images
 from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weights
 from invertigo.attacks.matching.pace import Optimum, Pace
 from invertigo.attacks.matching.priors import Prior
-from invertigo.attacks.matching.problem import LARGE, Problem
+from invertigo.attacks.matching.problem import Problem
 from invertigo.attacks.matching.space import SOFT_LABELS, Field, Space
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, Progress, Reconstruction, RequirementError
@@ -153,7 +153,7 @@ def threads_for(problem: Problem) -> Iterator[None]:
     """One thread for small networks on a processor, where handing work around costs more than the work itself."""
     before = torch.get_num_threads()
     try:
-        if sum(p.numel() for p in problem.observation.parameters.values()) <= LARGE:
+        if not problem.large:
             torch.set_num_threads(1)
         yield
     finally:

@@ -53,19 +53,19 @@ class Adam:
             done += 1
             if self.patience is not None and bool(clearly.any()):
                 improved_at = done
-            stopped = self._ended(values, done - improved_at) if done % 50 == 0 else None
-            if pace.asks_to_stop(done, values):
-                stopped = stopped or "budget"
-            if stopped:
+            converged = done % 50 == 0 and self._converged(values, done - improved_at)
+            if pace.asks_to_stop(done, values) or converged:
+                stopped = "converged" if converged else "budget"
                 break
             gradient = self._direction(gradient, generator)
-            first, second = self.betas[0] * first + (1 - self.betas[0]) * gradient, self._second(second, gradient)
+            first = self.betas[0] * first + (1 - self.betas[0]) * gradient
+            second = self.betas[1] * second + (1 - self.betas[1]) * gradient**2
             rate = self.learning_rate * self.factor(done - 1, pace.total)
             x = x * (1 - rate * self.weight_decay) - rate * self._step(first, second, done)
             x = x.clamp(low, high) if self.boxed else x
         if not torch.isfinite(values).any():
             return Optimum(start, values, done, "diverged")
-        return Optimum(best, values, done, stopped or "schedule")
+        return Optimum(best, values, done, stopped)
 
     def factor(self, done: int, total: int) -> float:
         """What the learning rate is multiplied by at iteration `done` of `total`."""
@@ -77,10 +77,9 @@ class Adam:
             return 0.1 ** sum(done >= int(total * eighths / 8) for eighths in (3, 5, 7))
         return 1.0
 
-    def _ended(self, values: Tensor, waited: int) -> str | None:
-        if bool((values < self.tolerance).all()):
-            return "converged"
-        return "converged" if self.patience is not None and waited > self.patience else None
+    def _converged(self, values: Tensor, waited: int) -> bool:
+        stalled = self.patience is not None and waited > self.patience
+        return stalled or bool((values < self.tolerance).all())
 
     def _direction(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
         if self.langevin:
@@ -92,9 +91,6 @@ class Adam:
         if self.sign == "soft":
             return (gradient / gradient.abs().mean(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)).tanh()
         return gradient
-
-    def _second(self, second: Tensor, gradient: Tensor) -> Tensor:
-        return self.betas[1] * second + (1 - self.betas[1]) * gradient**2
 
     def _step(self, first: Tensor, second: Tensor, count: int) -> Tensor:
         first, second = first / (1 - self.betas[0] ** count), second / (1 - self.betas[1] ** count)

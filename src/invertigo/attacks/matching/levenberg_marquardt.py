@@ -37,24 +37,23 @@ class LevenbergMarquardt:
 
     def minimise(self, problem: Problem, start: Tensor, pace: Pace, generator: torch.Generator) -> Optimum:
         """Run from `start` (restart, unknown); ends when each restart's squared relative residual is tiny or stuck."""
-        target = torch.cat([o.flatten(1) for o in problem.observed], dim=1)
-        size = (target**2).sum()
+        size = (problem.target**2).sum()
         x = start.detach()
         damping = x.new_full((x.shape[0],), self.damping)
-        system = _System(problem, x, target)
+        system = _System(problem, x)
         scale = system.mean_diagonal(generator).clamp_min(torch.finfo(x.dtype).tiny)
         done, stopped = 0, "schedule"
         history = [system.square / size]
         while done < pace.total:
             step = system.solve(damping * scale, self.cg_steps, self.cg_tolerance, pace)
-            trial = _System(problem, x + step, target)
+            trial = _System(problem, x + step)
             better = trial.square < system.square
             damping = torch.where(better, damping * self.success, damping * self.failure)
             if bool(better.all()):
                 x, system = x + step, trial
             elif bool(better.any()):
                 x = torch.where(better[:, None], x + step, x)
-                system = _System(problem, x, target)
+                system = _System(problem, x)
             done += 1
             relative = system.square / size
             if pace.asks_to_stop(done, relative):
@@ -78,11 +77,11 @@ class LevenbergMarquardt:
 class _System:
     """The linearisation of the simulated update around one point, ready for products with J and its transpose."""
 
-    def __init__(self, problem: Problem, x: Tensor, target: Tensor) -> None:
+    def __init__(self, problem: Problem, x: Tensor) -> None:
         self.x = x.detach().requires_grad_()
         predicted, _ = problem.simulate(self.x)
         self.update = torch.cat([p.flatten(1) for p in predicted], dim=1)
-        self.residual = self.update.detach() - target
+        self.residual = self.update.detach() - problem.target
         self.square = (self.residual**2).sum(1)
         self._dummy: Tensor | None = None
         self._pullback: Tensor | None = None
@@ -122,7 +121,7 @@ def softest_direction(problem: Problem, x: Tensor, generator: torch.Generator, s
     Two rounds of inverse iteration from a random direction; an upper bound of the smallest eigenvalue of J^T J
     over its mean. Far below rounding, it says that the update does not determine the data.
     """
-    system = _System(problem, x, torch.cat([o.flatten(1) for o in problem.observed], dim=1))
+    system = _System(problem, x)
     mean = system.mean_diagonal(generator)
     v = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
     for _ in range(2):

@@ -52,8 +52,14 @@ class Problem:
         return isinstance(self.objective, Nothing) and not self._needs_statistics
 
     @cached_property
-    def _large(self) -> bool:
+    def large(self) -> bool:
+        """More parameters than `LARGE`: the work itself outweighs handing it out."""
         return sum(p.numel() for p in self.observation.parameters.values()) > LARGE
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The observed update as one row, (1, entry)."""
+        return torch.cat([layer.flatten(1) for layer in self.observed], dim=1)
 
     @cached_property
     def _needs_statistics(self) -> bool:
@@ -131,7 +137,7 @@ class Problem:
                 if penalty is None
                 else _with_gradient(penalty, flat)
             )
-        with LeanConvolutions() if self._large else nullcontext():
+        with LeanConvolutions() if self.large else nullcontext():
             predicted, statistics = self.simulate(flat)
         with torch.no_grad():
             value, cotangent = self.objective.value_and_cotangent(predicted, self.observed, self.weights)
@@ -154,7 +160,7 @@ class Problem:
         return value.detach() if penalty is None else value.detach() + penalty
 
     def _one_at_a_time(self, flat: Tensor) -> bool:
-        return flat.shape[0] > 1 and (self._large or not self._vmappable)
+        return flat.shape[0] > 1 and (self.large or not self._vmappable)
 
     @cached_property
     def _vmappable(self) -> bool:
