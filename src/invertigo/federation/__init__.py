@@ -2,13 +2,15 @@
 
 from invertigo.federation.aggregate import aggregate
 from invertigo.federation.client import train_locally
+from invertigo.federation.defended import per_example_gradients
 from invertigo.federation.functional import Simulation, batchnorm_statistics, functional_update, simulating
 from invertigo.federation.modes import mode_matters, native_level, sensitive_layers
-from invertigo.federation.observe import observe
+from invertigo.federation.observe import Round, observe, observe_round
 from invertigo.federation.statistics import statistics_from_buffers
 from invertigo.federation.watch import Tape, watch
 
 __all__ = [
+    "Round",
     "Simulation",
     "Tape",
     "aggregate",
@@ -17,6 +19,8 @@ __all__ = [
     "mode_matters",
     "native_level",
     "observe",
+    "observe_round",
+    "per_example_gradients",
     "sensitive_layers",
     "simulating",
     "statistics_from_buffers",

@@ -79,7 +79,7 @@ class Matching:
         labels, inferred = self._labels(observation)
         count = len(labels) if labels is not None else observation.num_examples
         assert count is not None
-        domain = observation.task.domain
+        domain, view = observation.task.domain, observation.knowledge.view
         fields = {name: Field((count, *shape), *domain.bounds(name)) for name, shape in domain.example_shapes().items()}
         if labels is None:
             fields[SOFT_LABELS] = Field((count, _classes(observation)))
@@ -89,7 +89,7 @@ class Matching:
             Nothing() if self.prior_only else self.objective,
             tuple(self.priors),
             labels,
-            layer_weights(self.weights, observation.parameters),
+            layer_weights(self.weights, observation.parameters, view.visible if view else None),
             count,
             self.compile,
         ), inferred

@@ -79,8 +79,7 @@ class _System:
 
     def __init__(self, problem: Problem, x: Tensor) -> None:
         self.x = x.detach().requires_grad_()
-        predicted, _ = problem.simulate(self.x)
-        self.update = torch.cat([p.flatten(1) for p in predicted], dim=1)
+        self.update = problem.row(self.x)
         self.residual = self.update.detach() - problem.target
         self.square = (self.residual**2).sum(1)
         self._dummy: Tensor | None = None

@@ -58,8 +58,16 @@ class Problem:
 
     @cached_property
     def target(self) -> Tensor:
-        """The observed update as one row, (1, entry)."""
-        return torch.cat([layer.flatten(1) for layer in self.observed], dim=1)
+        """The observed update as one row, (1, entry), each entry times the root of its weight."""
+        return self._row(self.observed)
+
+    def row(self, flat: Tensor) -> Tensor:
+        """The simulated updates as rows, (restart, entry), to be compared with `target`."""
+        return self._row(self.simulate(flat)[0])
+
+    def _row(self, layers: Sequence[Tensor]) -> Tensor:
+        scaled = layers if self.weights is None else [layer * w.sqrt() for layer, w in zip(layers, self.weights)]
+        return torch.cat([layer.flatten(1) for layer in scaled], dim=1)
 
     @cached_property
     def _needs_statistics(self) -> bool:
@@ -88,11 +96,22 @@ class Problem:
         return torch.func.vmap(one, in_dims=(dims,), randomness="different")
 
     def _simulator(self, *, transformable: bool) -> Callable[[Mapping[str, Tensor]], Simulation]:
-        o = self.observation
-        return functional_update(
+        o, view = self.observation, self.observation.knowledge.view
+        simulate = functional_update(
             o.task, o.parameters, o.buffers, o.local, self.num_examples,
             transformable=transformable, statistics=self._needs_statistics,
         )  # fmt: skip
+        if view is None or view.transform is None:
+            return simulate
+        transform = view.transform
+        return lambda fields: simulate(transform(fields))
+
+    def _sent(self, update: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the client would have sent of these updates (restart, *layer), as far as the adversary knows."""
+        view = self.observation.knowledge.view
+        if view is not None and view.surrogate is not None:
+            update = view.surrogate(update)
+        return [update[name] for name in self.observation.parameters]
 
     def fields(self, flat: Tensor) -> dict[str, Tensor]:
         """Named batch tensors (restart, batch, ...) of flat candidates; known labels have no restart dimension."""
@@ -110,10 +129,10 @@ class Problem:
         if flat.shape[0] > 1:
             with ComposedNorms():
                 update, statistics = self._batched(fields)
-            return [update[name] for name in self.observation.parameters], statistics
+            return self._sent(update), statistics
         result = self._single({k: v if v is self.labels else v[0] for k, v in fields.items()})
         statistics = {k: (mean[None], variance[None]) for k, (mean, variance) in result.statistics.items()}
-        return [result.update[name][None] for name in self.observation.parameters], statistics
+        return self._sent({name: tensor[None] for name, tensor in result.update.items()}), statistics
 
     def penalty(self, flat: Tensor, statistics: Statistics) -> Tensor | None:
         """(restart,) sum of the priors, or None without priors."""
@@ -194,7 +213,7 @@ class Problem:
         def predict(flat: Tensor) -> tuple[list[Tensor], Statistics]:
             with ComposedNorms():
                 update, statistics = self._batched(self.fields(flat))
-            return [update[name] for name in self.observation.parameters], statistics
+            return self._sent(update), statistics
 
         def step(flat: Tensor) -> tuple[Tensor, Tensor]:
             predicted, pull, statistics = torch.func.vjp(predict, flat, has_aux=True)  # pyright: ignore
