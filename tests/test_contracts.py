@@ -1,4 +1,4 @@
-"""Every registered attack and domain, held to the contract. A new one is checked as soon as it is registered."""
+"""Every registered attack, defense and domain, held to the contract. A new one is checked once it is registered."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from invertigo import attacks, domains
+from invertigo import attacks, defenses, domains
 from invertigo.domains import Images
-from invertigo.testing import attack_checks, domain_checks
+from invertigo.testing import attack_checks, defense_checks, domain_checks
 
 QUICK: dict[str, dict[str, Any]] = {
     "dlg": {"iterations": 30},
@@ -30,6 +30,9 @@ INSTANCES = {
 }
 """Domains as their users build them."""
 
+SETTINGS: dict[str, dict[str, Any]] = {}
+"""Settings with which a defense is quick, and acts on a small client; without an entry, its defaults."""
+
 ATTACKS = [attacks.registry[name](**QUICK.get(name, {})) for name in attacks.registry]
 DOMAINS = [instance for name in domains.registry for instance in INSTANCES[name]]
 
@@ -48,6 +51,12 @@ def test_an_attack_is_registered_under_its_own_name_and_builds_with_defaults(nam
 @pytest.mark.parametrize("name", QUICK)
 def test_quick_settings_belong_to_an_attack(name):
     assert name in attacks.registry
+
+
+@pytest.mark.parametrize("check", defense_checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", defenses.registry)
+def test_defense(name, check):
+    check(defenses.registry[name](**SETTINGS.get(name, {})))
 
 
 @pytest.mark.parametrize("check", domain_checks(), ids=lambda check: check.__name__)
