@@ -6,6 +6,7 @@ from invertigo.federation.defended import per_example_gradients
 from invertigo.federation.functional import Simulation, batchnorm_statistics, functional_update, simulating
 from invertigo.federation.modes import mode_matters, native_level, sensitive_layers
 from invertigo.federation.observe import Round, observe, observe_round
+from invertigo.federation.server import send
 from invertigo.federation.statistics import statistics_from_buffers
 from invertigo.federation.watch import Tape, watch
 
@@ -21,6 +22,7 @@ __all__ = [
     "observe",
     "observe_round",
     "per_example_gradients",
+    "send",
     "sensitive_layers",
     "simulating",
     "statistics_from_buffers",

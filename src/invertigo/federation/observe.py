@@ -11,6 +11,7 @@ import torch
 from invertigo.federation.aggregate import aggregate
 from invertigo.federation.client import train
 from invertigo.federation.modes import native_level
+from invertigo.federation.server import send
 from invertigo.types import (
     Batch,
     Defense,
@@ -19,6 +20,7 @@ from invertigo.types import (
     Knowledge,
     LocalTraining,
     Observation,
+    Plant,
     Task,
     ThreatLevel,
     buffers_of,
@@ -50,6 +52,7 @@ def observe(
     defense: Defense | None = None,
     secret: torch.Generator | None = None,
     releases: int = 1,
+    plant: Plant | None = None,
 ) -> Observation:
     """One round as an adversary on rung `level` sees it; a rung includes what the rungs below it know.
 
@@ -60,6 +63,7 @@ def observe(
     | 2 | the client's own | + labels, + exact BatchNorm batch statistics of the first local step |
     | 3 | recomputed in inference mode, unless the client itself does so or shares its statistics | same |
     | 4 | as on rung 3 | + public data |
+    | 5 | the client's own on a planted model; with `others`, their mean | number of examples, public data |
 
     What really happens is set by `local`: a rung from 1 up that lies below `native_level(task, local)` does not
     exist for this client and is refused. On rung 0 the adversary models the mean as one client whose local steps
@@ -72,12 +76,13 @@ def observe(
         defense: what every client does; `task` must be the one that its `prepare` returned.
         secret: of the defense's randomness; without it, the operating system seeds one.
         releases: how often the client sends an update for this batch and this model (`Observation.releases`).
+        plant: what the malicious server of rung 5 sends instead of the model; every client trains on it.
 
     Raises: InvalidValueError when the rung cannot be observed with what was given.
     """
     return observe_round(
         task, batch, local, level=level, generator=generator, public=public, clients=clients, others=others,
-        defense=defense, secret=secret, releases=releases,
+        defense=defense, secret=secret, releases=releases, plant=plant,
     ).observation  # fmt: skip
 
 
@@ -94,32 +99,40 @@ def observe_round(
     defense: Defense | None = None,
     secret: torch.Generator | None = None,
     releases: int = 1,
+    plant: Plant | None = None,
 ) -> Round:
     """`observe`, with what the defense did in each release of the audited client beside it."""
     level = ThreatLevel(level)
-    _check(task, local, level, public, clients, others)
+    _check(task, local, level, public, clients, others, plant)
     if releases < 1:
         raise InvalidValueError(f"releases={releases}; a client sends its update at least once.")
-    parameters, buffers = trainable(task.model), buffers_of(task.model)
-    if level >= ThreatLevel.INFERENCE_MODE and native_level(task, local) < ThreatLevel.INFERENCE_MODE:
+    passive = level is not ThreatLevel.MALICIOUS
+    if passive and level >= ThreatLevel.INFERENCE_MODE and native_level(task, local) < ThreatLevel.INFERENCE_MODE:
         local = dataclasses.replace(local, mode="eval")
-    crowd = [batch, *(others or ())] if level is ThreatLevel.AGGREGATE else [batch]
+    crowd = [batch, *(others or ())] if level in (ThreatLevel.AGGREGATE, ThreatLevel.MALICIOUS) else [batch]
+    tasks = [task if plant is None else send(task, plant, client) for client in range(len(crowd))]
     rounds = [
-        [train(task, one, local, generator=generator, defense=defense, secret=secret, number=n) for one in crowd]
-        for n in range(releases)
+        [
+            train(its, one, local, generator=generator, defense=defense, secret=secret, number=number)
+            for its, one in zip(tasks, crowd)
+        ]
+        for number in range(releases)
     ]
     sizes = [len(one) for one in crowd]
     updates = [aggregate([t.update for t in r], sizes) if len(r) > 1 else r[0].update for r in rounds]
-    informed = level >= ThreatLevel.STATISTICS
+    informed = passive and level >= ThreatLevel.STATISTICS
     known = Knowledge(
         level=level,
         num_examples=sum(sizes),
         labels=batch.fields.get(task.domain.target) if informed else None,
         batch_statistics=(rounds[0][0].statistics or None) if informed else None,
         public=public if level >= ThreatLevel.AUXILIARY else None,
+        plant=plant,
     )
     repeated = tuple(updates) if releases > 1 else ()
-    seen = Observation(task, parameters, buffers, updates[0], _as_one(local, len(crowd)), known, repeated)
+    sent = tasks[0]
+    parameters, buffers = trainable(sent.model), buffers_of(sent.model)
+    seen = Observation(sent, parameters, buffers, updates[0], _as_one(local, len(crowd)), known, repeated)
     return Round(seen, tuple(r[0].trace for r in rounds if r[0].trace is not None))
 
 
@@ -136,11 +149,16 @@ def _check(
     public: Batch | None,
     clients: int,
     others: Sequence[Batch] | None,
+    plant: Plant | None,
 ) -> None:
     native = native_level(task, local)
     present = 1 + len(others or ())
-    if level is ThreatLevel.MALICIOUS:
-        raise InvalidValueError("An honest round has no rung 5: a malicious server must craft the model first.")
+    if (level is ThreatLevel.MALICIOUS) != (plant is not None):
+        raise InvalidValueError(
+            "An honest round has no rung 5: a malicious server must craft the model first. Pass its plant=..."
+            if plant is None
+            else f"A planted model is rung 5, not rung {int(level)}."
+        )
     if ThreatLevel.UPDATE <= level < native:
         raise InvalidValueError(
             f"Rung {int(level)} does not exist for this client: it computes with mode={local.mode!r} and "

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from invertigo.types.active import ActiveAttack
     from invertigo.types.attack import Attack, Progress, Reconstruction, Tick, check_requirements
     from invertigo.types.batch import Batch
     from invertigo.types.defense import Defense, DefenseTrace, Step
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         trainable,
     )
     from invertigo.types.paper import INVERTIGO, Paper
+    from invertigo.types.plant import Plant
     from invertigo.types.registry import Registry
     from invertigo.types.task import Task
     from invertigo.types.threat import ThreatLevel
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from invertigo.types.view import AdversaryView
 
 _HOMES = {
+    "ActiveAttack": "active",
     "AdversaryView": "view",
     "Attack": "attack",
     "Batch": "batch",
@@ -62,6 +65,7 @@ _HOMES = {
     "Observation": "observation",
     "OutputError": "errors",
     "Paper": "paper",
+    "Plant": "plant",
     "Progress": "attack",
     "Reconstruction": "attack",
     "Registry": "registry",
@@ -83,6 +87,7 @@ _HOMES = {
 }
 __all__ = [
     "INVERTIGO",
+    "ActiveAttack",
     "AdversaryView",
     "Attack",
     "Batch",
@@ -104,6 +109,7 @@ __all__ = [
     "Observation",
     "OutputError",
     "Paper",
+    "Plant",
     "Progress",
     "Reconstruction",
     "Registry",

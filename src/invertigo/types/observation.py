@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from invertigo.types.batch import Batch
 from invertigo.types.domain import Domain
 from invertigo.types.errors import CorruptFileError, InvalidValueError, MismatchError
+from invertigo.types.plant import Plant
 from invertigo.types.task import Task
 from invertigo.types.threat import ThreatLevel
 from invertigo.types.training import LocalTraining
@@ -29,6 +30,7 @@ class Requirement(Enum):
     BATCH_STATISTICS = "know the BatchNorm statistics of the batch"
     SINGLE_GRADIENT = "see one gradient rather than the sum of several local steps"
     PUBLIC_DATA = "hold public data of the same kind"
+    CRAFTED_MODEL = "have crafted the model that the client trained"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Knowledge:
 
     `batch_statistics[module]` is the (mean, biased variance) of the batch at the input of that BatchNorm module.
     `view` is how an adversary who knows the client's defense reads the update; without it, the attack is naive.
+    `plant` is what a malicious server planted in the model before the client trained it.
     """
 
     level: ThreatLevel = ThreatLevel.UPDATE
@@ -45,6 +48,7 @@ class Knowledge:
     batch_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
     public: Batch | None = None
     view: AdversaryView | None = None
+    plant: Plant | None = None
 
     def __post_init__(self) -> None:
         if self.num_examples is not None and self.num_examples < 1:
@@ -93,6 +97,7 @@ class Observation:
             Requirement.BATCH_STATISTICS: known.batch_statistics is not None,
             Requirement.SINGLE_GRADIENT: self.local.sends == "gradient",
             Requirement.PUBLIC_DATA: known.public is not None,
+            Requirement.CRAFTED_MODEL: known.plant is not None,
         }
         return sorted((r for r in requirements if not met[r]), key=lambda r: r.name)
 
