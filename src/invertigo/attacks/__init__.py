@@ -1,5 +1,6 @@
 """Attacks: what an adversary rebuilds from an observation."""
 
+from invertigo.attacks.active import Imprint
 from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import LinearLayer
 from invertigo.attacks.labels import LabelGuess, infer_labels
@@ -12,6 +13,7 @@ __all__ = [
     "IDLG",
     "Auto",
     "GaussNewton",
+    "Imprint",
     "InvertingGradients",
     "LabelGuess",
     "LinearLayer",

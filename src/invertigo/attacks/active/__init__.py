@@ -1,0 +1,5 @@
+"""Attacks of a malicious server: what it plants in the model, and how it reads the update back."""
+
+from invertigo.attacks.active.imprint import Imprint
+
+__all__ = ["Imprint"]

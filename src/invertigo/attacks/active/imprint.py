@@ -1,0 +1,154 @@
+"""Robbing the Fed: measure one number of every image, and put each into a bin of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.active.passage import Passage, find_passage
+from invertigo.attacks.active.reading import rows, seen_images
+from invertigo.attacks.registry import register
+from invertigo.types import (
+    Batch,
+    LocalTraining,
+    Observation,
+    Paper,
+    Plant,
+    Progress,
+    Reconstruction,
+    Requirement,
+    RequirementError,
+    Task,
+    check_requirements,
+)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Imprint:
+    r"""Every row of a hidden layer measures the same $h \cdot x$, and its bias is the edge of a bin.
+
+    Row $k$ fires for images with $h \cdot x > q_k$. The next layer treats all rows alike, so the gradients of
+    neighbouring rows differ by the images of one bin, and their ratio to the bias gradients' difference is that image
+    when it is alone: $x = (g_{W,k} - g_{W,k+1}) / (g_{b,k} - g_{b,k+1})$. With $K$ equally likely bins, the expected
+    share of images that are alone among $n$ is $(1 - 1/K)^{n-1}$.
+
+    The bins are quantiles of $h \cdot x$ over public data; without any, of a normal law of mid-grey noise.
+
+    Args:
+        measure: `mean` brightness, or `random`, a standardised normal direction.
+        gain: factor on the measuring rows.
+        one_shot: two bins around the quantile at which one image of `num_examples x clients` is expected beyond.
+        slack: how far pixels may leave their range, as a fraction of it, before a ratio counts as a mixture.
+
+    Source: Fowl et al. 2022. The paper adds a layer to the model; here an existing hidden layer is used, since clients
+    load parameters, not code.
+    """
+
+    name: ClassVar[str] = "imprint"
+    paper: ClassVar[Paper] = Paper(
+        "fowl2022robbing",
+        "Robbing the Fed: Directly Obtaining Private Data in Federated Learning with Modified Models",
+        "Fowl, Liam and Geiping, Jonas and Czaja, Wojtek and Goldblum, Micah and Goldstein, Tom",
+        2022,
+        "International Conference on Learning Representations",
+        "2110.13057",
+    )
+    requires: ClassVar[frozenset[Requirement]] = frozenset({Requirement.CRAFTED_MODEL})
+    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    exact: ClassVar[bool] = True
+
+    measure: Literal["mean", "random"] = "random"
+    gain: float = 1.0
+    one_shot: bool = False
+    slack: float = 0.05
+
+    def plant(
+        self,
+        task: Task,
+        local: LocalTraining,
+        *,
+        public: Batch | None,
+        num_examples: int,
+        clients: int,
+        generator: torch.Generator,
+    ) -> Plant:
+        """See `types.ActiveAttack`."""
+        passage = find_passage(task, local.mode)
+        parameters = dict(task.model.named_parameters())
+        weight, bias = parameters[passage.weight], parameters[passage.bias]
+        direction = self._direction(len(passage.pixel), passage.pixel >= 0, generator)
+        centre, deviation = self._law(direction, passage, task, public)
+        edges = self._edges(len(bias), num_examples * clients).to(direction) * deviation + centre
+        reader, _ = passage.consumer
+        consumer = parameters[reader]
+        # All rows weigh alike for each reader; together they pass on numbers of the order of one.
+        column = torch.randn(len(consumer), generator=generator, dtype=torch.float64) / (
+            len(bias) * deviation * self.gain
+        )
+        state = {
+            passage.weight: (self.gain * direction).expand(len(bias), -1).to(weight),
+            passage.bias: (-self.gain * edges).to(bias),
+            reader: column[:, None].expand(-1, consumer.shape[1]).to(consumer),
+        }
+        return Plant(self.name, {**passage.state, **state})
+
+    def _direction(self, features: int, arrives: Tensor, generator: torch.Generator) -> Tensor:
+        drawn = torch.randn(features, generator=generator, dtype=torch.float64)
+        direction = torch.ones_like(drawn) if self.measure == "mean" else drawn
+        direction = direction * arrives.cpu()
+        return direction / (direction.abs().sum() if self.measure == "mean" else direction.norm())
+
+    def _law(self, direction: Tensor, passage: Passage, task: Task, public: Batch | None) -> tuple[float, float]:
+        """Mean and deviation of the measurement: over public data, else of noise around mid-grey."""
+        low, high = (float(bound.mean()) for bound in task.domain.bounds(task.domain.inputs))
+        if public is not None:
+            seen = passage.inputs(public[task.domain.inputs].double().cpu()) @ direction
+            return seen.mean().item(), max(seen.std().item(), 1e-6)
+        middle = (low + high) / 2 + passage.shift
+        spread = 0.25 if self.measure == "random" else 0.15
+        return middle * direction.sum().item(), spread * (high - low)
+
+    def _edges(self, count: int, crowd: int) -> Tensor:
+        """Standard normal quantiles: the lowest row fires for everything."""
+        if self.one_shot:
+            probability = torch.full((count,), 1 - 1 / crowd, dtype=torch.float64)
+            probability[: count // 2] -= 1 / crowd
+            return torch.special.ndtri(probability.clamp(1e-6, 1 - 1e-6))
+        inner = torch.special.ndtri(torch.arange(1, count, dtype=torch.float64) / count)
+        return torch.cat([inner.new_full((1,), -10.0), inner])
+
+    def reconstruct(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """See `types.Attack`."""
+        started = time.perf_counter()
+        check_requirements(self, observation)
+        passage = find_passage(observation.task, observation.local.mode)
+        weight, bias = rows(observation, passage.weight, passage.bias)
+        order = observation.parameters[passage.bias].argsort(descending=True, stable=True)
+        weight, bias = weight[order], bias[order]
+        below = torch.cat([bias[1:], bias.new_zeros(1)])
+        share = bias - below
+        alone = share.abs() > 1e-5 * bias.abs().max()
+        difference = weight - torch.cat([weight[1:], weight.new_zeros(1, weight.shape[1])])
+        images = seen_images(passage, difference[alone] / share[alone, None], observation, self.slack)
+        if not len(images):
+            raise RequirementError("No bin of the planted layer holds one image alone, so nothing can be read back.")
+        like = observation.update.tensors[passage.weight]
+        domain = observation.task.domain
+        notes = (
+            f"{len(images)} images were read out of {len(bias)} bins; {passage.arriving:.0%} of the pixels arrive.",
+        )
+        return Reconstruction(
+            fields={domain.inputs: images.to(like.dtype)},
+            attack=self.name,
+            objective=0.0,
+            stopped="exact",
+            seconds=time.perf_counter() - started,
+            notes=notes,
+        )

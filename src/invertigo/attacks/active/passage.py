@@ -1,0 +1,201 @@
+"""A way for raw pixels to a hidden linear layer: what a malicious server needs before it can plant measurements there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from invertigo.federation.functional import simulating
+from invertigo.types import RequirementError, Task
+
+PROBES = 3
+ENOUGH = 0.2
+"""Share of the pixels that must arrive; below it, what is read off the layer is no image."""
+MIXING = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A hidden linear layer with bias that reads pixels, once `state` has turned the layers before it into copies.
+
+    Feature `f` of the layer's input is pixel `pixel[f]` of the flattened image plus `shift`; -1 where none arrives.
+    `consumer` names the weight and the bias of the linear layer that reads this one's activations.
+    """
+
+    weight: str
+    bias: str
+    out_features: int
+    consumer: tuple[str, str | None]
+    state: Mapping[str, Tensor]
+    pixel: Tensor
+    shift: float
+    shape: tuple[int, ...]
+
+    @property
+    def arriving(self) -> float:
+        """Share of the image's pixels that reach the layer."""
+        return len(self.pixel[self.pixel >= 0].unique()) / torch.Size(self.shape).numel()
+
+    def images(self, inputs: Float[Tensor, "row feature"], missing: float) -> Tensor:
+        """(row, *shape) images that the layer reads as `inputs`; pixels that do not arrive are `missing`."""
+        flat = inputs.new_full((len(inputs), torch.Size(self.shape).numel()), missing)
+        known = (self.pixel >= 0).nonzero().flatten()
+        flat[:, self.pixel[known]] = inputs[:, known] - self.shift
+        return flat.unflatten(1, self.shape)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """(row, feature) layer inputs of `images` (row, *shape), zero where no pixel arrives."""
+        flat = images.flatten(1)
+        return torch.where(
+            self.pixel >= 0, flat[:, self.pixel.clamp_min(0)] + self.shift, torch.zeros_like(flat[:, :1])
+        )
+
+
+def find_passage(task: Task, mode: str) -> Passage:
+    """The first hidden linear layer, with convolutions before it turned into copies of the pixels.
+
+    A convolution of stride s copies each of its input channels at s x s offsets, as far as its channels reach, and adds
+    what makes every pixel positive, so that rectifiers let it through. What arrives is measured by a dry run.
+
+    Raises: RequirementError when no hidden linear layer with bias is followed by another one, or too few pixels arrive.
+    """
+    model, shape = task.model, tuple(task.domain.example_shapes()[task.domain.inputs])
+    probes = _probes(task, shape)
+    calls = _executed(model, probes, mode)
+    linear = [(name, module) for name, module, _ in calls if isinstance(module, nn.Linear)]
+    if len(linear) < 2 or linear[0][1].bias is None:
+        raise RequirementError(
+            "This model has no hidden linear layer with a bias that another linear layer reads, so a malicious server "
+            "that may change parameters only has no place to plant measurements in."
+        )
+    first = linear[0][0]
+    before = [(n, m) for n, m, _ in calls[: [name for name, _, _ in calls].index(first)]]
+    low = float(task.domain.bounds(task.domain.inputs)[0].min())
+    state, shift = _copies(before, shape[0], max(0.0, -low), mode)
+    pixel = _arrivals(model, state, probes, shift, first, mode)
+    names = {id(p): n for n, p in model.named_parameters()}
+    hidden, reader = linear[0][1], linear[1][1]
+    passage = Passage(
+        weight=names[id(hidden.weight)],
+        bias=names[id(hidden.bias)],
+        out_features=hidden.out_features,
+        consumer=(names[id(reader.weight)], None if reader.bias is None else names[id(reader.bias)]),
+        state=state,
+        pixel=pixel,
+        shift=shift,
+        shape=shape,
+    )
+    if passage.arriving < ENOUGH:
+        raise RequirementError(
+            f"Only {passage.arriving:.0%} of the pixels can be passed on to the hidden linear layer '{first}': pooling "
+            "or normalisation before it cannot be undone by choosing parameters."
+        )
+    return passage
+
+
+def _probes(task: Task, shape: tuple[int, ...]) -> Tensor:
+    """Images whose pixels are all different, so that it can be told which one arrives where."""
+    low, high = (bound.double().expand(shape) for bound in task.domain.bounds(task.domain.inputs))
+    drawn = torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (low.cpu() + drawn * (high - low).cpu()).to(next(task.model.parameters()).device)
+
+
+def _executed(model: nn.Module, probes: Tensor, mode: str) -> list[tuple[str, nn.Module, Tensor]]:
+    return _run(model, {}, probes, mode, lambda m: any(True for _ in m.parameters(recurse=False)))
+
+
+def _run(
+    model: nn.Module, state: Mapping[str, Tensor], probes: Tensor, mode: str, wanted: Callable[[nn.Module], bool]
+) -> list[tuple[str, nn.Module, Tensor]]:
+    """The wanted modules in the order in which they ran, with their inputs, in float64."""
+    seen: list[tuple[str, nn.Module, Tensor]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        return lambda module, inputs, _output: seen.append((name, module, inputs[0].detach()))
+
+    handles = [m.register_forward_hook(record(n)) for n, m in model.named_modules() if wanted(m)]
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers()), **state}
+    wide = {k: v.detach().double() if v.is_floating_point() else v.clone() for k, v in own.items()}
+    try:
+        with simulating(model, mode), torch.no_grad():
+            functional_call(model, wide, (probes,))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _copies(
+    before: list[tuple[str, nn.Module]], channels: int, lift: float, mode: str
+) -> tuple[dict[str, Tensor], float]:
+    """State that makes every layer before the linear one pass its input on, and what has been added to the pixels."""
+    state: dict[str, Tensor] = {}
+    used, shift = channels, 0.0
+    for name, module in before:
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            kernel, used = _one_hot(module, used)
+            state[f"{name}.weight"] = kernel
+            if module.bias is not None:
+                state[f"{name}.bias"] = torch.full_like(module.bias, lift if shift == 0.0 else 0.0)
+                shift = shift or lift
+        elif isinstance(module, _BatchNorm) and mode == "eval" and module.running_mean is not None:
+            state |= _identity_norm(name, module)
+        else:
+            raise RequirementError(
+                f"Layer '{name}' ({type(module).__name__}) stands before the hidden linear layer and cannot be made to "
+                "pass its input on by choosing parameters"
+                + (" while it normalises by the batch." if isinstance(module, (*MIXING, _BatchNorm)) else ".")
+            )
+    return state, shift
+
+
+def _one_hot(module: nn.Conv2d, used: int) -> tuple[Tensor, int]:
+    """A kernel that copies the first `used` channels, at every offset within its stride that its channels allow."""
+    kernel = torch.zeros_like(module.weight)
+    height, width = (min(s, k) for s, k in zip(module.stride, module.kernel_size))
+    middle = [min(k // 2, k - 1) for k in module.kernel_size]
+    wanted = [
+        (channel, middle[0] + dy, middle[1] + dx)
+        for dy, dx in product(range(height), range(width))
+        for channel in range(min(used, module.in_channels))
+        if middle[0] + dy < module.kernel_size[0] and middle[1] + dx < module.kernel_size[1]
+    ][: module.out_channels]
+    for out, (channel, y, x) in enumerate(wanted):
+        kernel[out, channel, y, x] = 1.0
+    return kernel, len(wanted)
+
+
+def _identity_norm(name: str, module: _BatchNorm) -> dict[str, Tensor]:
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    state = {
+        f"{name}.running_mean": torch.zeros_like(module.running_mean),
+        f"{name}.running_var": torch.full_like(module.running_var, 1 - module.eps),
+    }
+    if module.affine:
+        state |= {f"{name}.weight": torch.ones_like(module.weight), f"{name}.bias": torch.zeros_like(module.bias)}
+    return state
+
+
+def _arrivals(
+    model: nn.Module, state: Mapping[str, Tensor], probes: Tensor, shift: float, layer: str, mode: str
+) -> Tensor:
+    """(feature,) which pixel each input of `layer` is in every probe, or -1."""
+    target = model.get_submodule(layer)
+    (_, _, read), *_ = _run(model, state, probes, mode, lambda module: module is target)
+    flat, read = probes.flatten(1), read.flatten(1) - shift
+    order = flat[0].argsort()
+    slot = torch.searchsorted(flat[0][order].contiguous(), read[0].contiguous()).clamp(0, len(order) - 1)
+    pixel = torch.full_like(slot, -1)
+    for near in (slot, (slot - 1).clamp_min(0)):
+        guess = order[near]
+        same = (flat[:, guess] - read).abs().amax(0) < 1e-9 * (1 + flat.abs().max())
+        pixel = torch.where(same & (pixel < 0), guess, pixel)
+    return pixel
