@@ -1,6 +1,6 @@
 """Attacks: what an adversary rebuilds from an observation."""
 
-from invertigo.attacks.active import Imprint
+from invertigo.attacks.active import Imprint, QuantileBias, TrapWeights
 from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import LinearLayer
 from invertigo.attacks.labels import LabelGuess, infer_labels
@@ -17,7 +17,9 @@ __all__ = [
     "InvertingGradients",
     "LabelGuess",
     "LinearLayer",
+    "QuantileBias",
     "SeeThroughGradients",
+    "TrapWeights",
     "infer_labels",
     "make",
     "reconstruct",

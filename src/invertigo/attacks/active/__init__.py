@@ -1,5 +1,6 @@
 """Attacks of a malicious server: what it plants in the model, and how it reads the update back."""
 
 from invertigo.attacks.active.imprint import Imprint
+from invertigo.attacks.active.isolation import QuantileBias, TrapWeights
 
-__all__ = ["Imprint"]
+__all__ = ["Imprint", "QuantileBias", "TrapWeights"]

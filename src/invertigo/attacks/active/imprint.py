@@ -9,8 +9,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from invertigo.attacks.active.passage import Passage, find_passage
-from invertigo.attacks.active.reading import rows, seen_images
+from invertigo.attacks.active.passage import find_passage
+from invertigo.attacks.active.reading import seen_images
+from invertigo.attacks.exact.first_layer import FirstLinear
+from invertigo.attacks.exact.linear_layer import layer_gradients
 from invertigo.attacks.registry import register
 from invertigo.types import (
     Batch,
@@ -79,37 +81,34 @@ class Imprint:
     ) -> Plant:
         """See `types.ActiveAttack`."""
         passage = find_passage(task, local.mode)
-        parameters = dict(task.model.named_parameters())
-        weight, bias = parameters[passage.weight], parameters[passage.bias]
-        direction = self._direction(len(passage.pixel), passage.pixel >= 0, generator)
-        centre, deviation = self._law(direction, passage, task, public)
-        edges = self._edges(len(bias), num_examples * clients).to(direction) * deviation + centre
-        reader, _ = passage.consumer
-        consumer = parameters[reader]
+        layer, parameters = passage.layer, dict(task.model.named_parameters())
+        weight, bias, consumer = (parameters[n] for n in (layer.weight_name, passage.bias, passage.consumer))
+        arrives = layer.inputs(torch.ones(1, *layer.shape, dtype=torch.float64))[0] != 0
+        direction = self._direction(arrives, generator)
+        centre, deviation = self._law(direction, layer, task, public)
+        edges = self._edges(len(bias), num_examples * clients) * deviation + centre
         # All rows weigh alike for each reader; together they pass on numbers of the order of one.
-        column = torch.randn(len(consumer), generator=generator, dtype=torch.float64) / (
-            len(bias) * deviation * self.gain
-        )
+        column = torch.randn(len(consumer), generator=generator, dtype=torch.float64)
+        column = column / (len(bias) * deviation * self.gain)
         state = {
-            passage.weight: (self.gain * direction).expand(len(bias), -1).to(weight),
+            layer.weight_name: (self.gain * direction).expand(len(bias), -1).to(weight),
             passage.bias: (-self.gain * edges).to(bias),
-            reader: column[:, None].expand(-1, consumer.shape[1]).to(consumer),
+            passage.consumer: column[:, None].expand(-1, consumer.shape[1]).to(consumer),
         }
         return Plant(self.name, {**passage.state, **state})
 
-    def _direction(self, features: int, arrives: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(features, generator=generator, dtype=torch.float64)
-        direction = torch.ones_like(drawn) if self.measure == "mean" else drawn
-        direction = direction * arrives.cpu()
+    def _direction(self, arrives: Tensor, generator: torch.Generator) -> Tensor:
+        drawn = torch.randn(len(arrives), generator=generator, dtype=torch.float64)
+        direction = (torch.ones_like(drawn) if self.measure == "mean" else drawn) * arrives.cpu()
         return direction / (direction.abs().sum() if self.measure == "mean" else direction.norm())
 
-    def _law(self, direction: Tensor, passage: Passage, task: Task, public: Batch | None) -> tuple[float, float]:
+    def _law(self, direction: Tensor, layer: FirstLinear, task: Task, public: Batch | None) -> tuple[float, float]:
         """Mean and deviation of the measurement: over public data, else of noise around mid-grey."""
         low, high = (float(bound.mean()) for bound in task.domain.bounds(task.domain.inputs))
         if public is not None:
-            seen = passage.inputs(public[task.domain.inputs].double().cpu()) @ direction
+            seen = layer.inputs(public[task.domain.inputs].double()).cpu() @ direction
             return seen.mean().item(), max(seen.std().item(), 1e-6)
-        middle = (low + high) / 2 + passage.shift
+        middle = (low + high) / 2 + float(layer.shift[0])
         spread = 0.25 if self.measure == "random" else 0.15
         return middle * direction.sum().item(), spread * (high - low)
 
@@ -129,20 +128,19 @@ class Imprint:
         started = time.perf_counter()
         check_requirements(self, observation)
         passage = find_passage(observation.task, observation.local.mode)
-        weight, bias = rows(observation, passage.weight, passage.bias)
+        rows = layer_gradients(observation, passage.layer)
         order = observation.parameters[passage.bias].argsort(descending=True, stable=True)
-        weight, bias = weight[order], bias[order]
-        below = torch.cat([bias[1:], bias.new_zeros(1)])
-        share = bias - below
-        alone = share.abs() > 1e-5 * bias.abs().max()
+        weight, bias = rows.weight[order], rows.bias[order]
+        share = bias - torch.cat([bias[1:], bias.new_zeros(1)])
+        filled = share.abs() > 1e-5 * bias.abs().max()
         difference = weight - torch.cat([weight[1:], weight.new_zeros(1, weight.shape[1])])
-        images = seen_images(passage, difference[alone] / share[alone, None], observation, self.slack)
+        images = seen_images(passage.layer, difference[filled] / share[filled, None], observation, self.slack)
         if not len(images):
             raise RequirementError("No bin of the planted layer holds one image alone, so nothing can be read back.")
-        like = observation.update.tensors[passage.weight]
+        like = observation.update.tensors[passage.bias]
         domain = observation.task.domain
-        notes = (
-            f"{len(images)} images were read out of {len(bias)} bins; {passage.arriving:.0%} of the pixels arrive.",
+        note = (
+            f"{len(images)} images were read out of {len(bias)} bins, with {passage.layer.arriving:.0%} of the pixels."
         )
         return Reconstruction(
             fields={domain.inputs: images.to(like.dtype)},
@@ -150,5 +148,5 @@ class Imprint:
             objective=0.0,
             stopped="exact",
             seconds=time.perf_counter() - started,
-            notes=notes,
+            notes=(note,),
         )

@@ -1,4 +1,4 @@
-"""A way for raw pixels to a hidden linear layer: what a malicious server needs before it can plant measurements there."""
+"""A way for raw pixels to a hidden linear layer, where a malicious server can plant its measurements."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from invertigo.attacks.exact.first_layer import FirstLinear
 from invertigo.federation.functional import simulating
 from invertigo.types import RequirementError, Task
 
@@ -25,37 +25,13 @@ MIXING = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 class Passage:
     """A hidden linear layer with bias that reads pixels, once `state` has turned the layers before it into copies.
 
-    Feature `f` of the layer's input is pixel `pixel[f]` of the flattened image plus `shift`; -1 where none arrives.
-    `consumer` names the weight and the bias of the linear layer that reads this one's activations.
+    `consumer` is the name of the weight of the linear layer that reads this one's activations.
     """
 
-    weight: str
+    layer: FirstLinear
     bias: str
-    out_features: int
-    consumer: tuple[str, str | None]
+    consumer: str
     state: Mapping[str, Tensor]
-    pixel: Tensor
-    shift: float
-    shape: tuple[int, ...]
-
-    @property
-    def arriving(self) -> float:
-        """Share of the image's pixels that reach the layer."""
-        return len(self.pixel[self.pixel >= 0].unique()) / torch.Size(self.shape).numel()
-
-    def images(self, inputs: Float[Tensor, "row feature"], missing: float) -> Tensor:
-        """(row, *shape) images that the layer reads as `inputs`; pixels that do not arrive are `missing`."""
-        flat = inputs.new_full((len(inputs), torch.Size(self.shape).numel()), missing)
-        known = (self.pixel >= 0).nonzero().flatten()
-        flat[:, self.pixel[known]] = inputs[:, known] - self.shift
-        return flat.unflatten(1, self.shape)
-
-    def inputs(self, images: Tensor) -> Tensor:
-        """(row, feature) layer inputs of `images` (row, *shape), zero where no pixel arrives."""
-        flat = images.flatten(1)
-        return torch.where(
-            self.pixel >= 0, flat[:, self.pixel.clamp_min(0)] + self.shift, torch.zeros_like(flat[:, :1])
-        )
 
 
 def find_passage(task: Task, mode: str) -> Passage:
@@ -82,22 +58,23 @@ def find_passage(task: Task, mode: str) -> Passage:
     pixel = _arrivals(model, state, probes, shift, first, mode)
     names = {id(p): n for n, p in model.named_parameters()}
     hidden, reader = linear[0][1], linear[1][1]
-    passage = Passage(
-        weight=names[id(hidden.weight)],
-        bias=names[id(hidden.bias)],
-        out_features=hidden.out_features,
-        consumer=(names[id(reader.weight)], None if reader.bias is None else names[id(reader.bias)]),
-        state=state,
-        pixel=pixel,
-        shift=shift,
+    layer = FirstLinear(
+        name=first,
+        module=hidden,
+        weight_name=names[id(hidden.weight)],
+        bias_name=names[id(hidden.bias)],
+        scale=torch.ones(len(pixel), dtype=torch.float64, device=pixel.device),
+        shift=torch.full((len(pixel),), shift, dtype=torch.float64, device=pixel.device),
         shape=shape,
+        pixel=pixel,
+        missing=float(torch.stack([bound.mean() for bound in task.domain.bounds(task.domain.inputs)]).mean()),
     )
-    if passage.arriving < ENOUGH:
+    if layer.arriving < ENOUGH:
         raise RequirementError(
-            f"Only {passage.arriving:.0%} of the pixels can be passed on to the hidden linear layer '{first}': pooling "
+            f"Only {layer.arriving:.0%} of the pixels can be passed on to the hidden linear layer '{first}': pooling "
             "or normalisation before it cannot be undone by choosing parameters."
         )
-    return passage
+    return Passage(layer, names[id(hidden.bias)], names[id(reader.weight)], state)
 
 
 def _probes(task: Task, shape: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,11 @@ from invertigo.types import Domain, RequirementError
 
 @dataclass(frozen=True)
 class FirstLinear:
-    """A linear layer whose input is the flattened image, up to a fixed affine map a pixel (`scale`, `shift`)."""
+    """A linear layer whose input is the flattened image, up to a fixed affine map a pixel (`scale`, `shift`).
+
+    Where other layers stand before it, feature `f` reads pixel `pixel[f]` (-1: none); `missing` fills the pixels that
+    no feature reads.
+    """
 
     name: str
     module: nn.Linear
@@ -24,14 +28,32 @@ class FirstLinear:
     scale: Tensor
     shift: Tensor
     shape: tuple[int, ...]
+    pixel: Tensor | None = None
+    missing: float = 0.0
 
     def images(self, inputs: Tensor) -> Tensor:
-        """(row, *shape) images whose layer inputs are `inputs` (row, pixel)."""
-        return ((inputs - self.shift) / self.scale).unflatten(1, self.shape)
+        """(row, *shape) images whose layer inputs are `inputs` (row, feature)."""
+        flat = (inputs - self.shift) / self.scale
+        if self.pixel is not None:
+            read = (self.pixel >= 0).nonzero()[:, 0]
+            whole = flat.new_full((len(flat), torch.Size(self.shape).numel()), self.missing)
+            whole[:, self.pixel[read]] = flat[:, read]
+            flat = whole
+        return flat.unflatten(1, self.shape)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """(row, pixel) layer inputs of `images` (row, *shape)."""
-        return images.flatten(1) * self.scale + self.shift
+        """(row, feature) layer inputs of `images` (row, *shape); zero where no pixel is read."""
+        flat = images.flatten(1)
+        if self.pixel is None:
+            return flat * self.scale + self.shift
+        return torch.where(self.pixel >= 0, flat[:, self.pixel.clamp_min(0)] * self.scale + self.shift, 0.0)
+
+    @property
+    def arriving(self) -> float:
+        """Share of the image's pixels that the layer reads."""
+        if self.pixel is None:
+            return 1.0
+        return len(self.pixel[self.pixel >= 0].unique()) / torch.Size(self.shape).numel()
 
 
 def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -> FirstLinear:

@@ -88,7 +88,11 @@ class LinearLayer:
         started = time.perf_counter()
         check_requirements(self, observation)
         first = find_first_linear(observation.task.model, observation.task.domain, mode=observation.local.mode)
-        layer = _layer(observation, first)
+        layer = layer_gradients(observation, first)
+        return self.read(observation, first, layer, started)
+
+    def read(self, observation: Observation, first: FirstLinear, layer: Layer, started: float) -> Reconstruction:
+        """Images out of the gradients of a linear layer that is known to read them, whatever stands before it."""
         whole = combine(layer.weight, layer.bias)
         residual = float((layer.weight - layer.bias[:, None] * whole).norm() / layer.weight.norm())
         alone = residual < 1e4 * layer.eps and bool(self._plausible(observation, first, whole[None])[0])
@@ -232,7 +236,8 @@ class _Alone:
         return derivative.double()
 
 
-def _layer(observation: Observation, first: FirstLinear) -> Layer:
+def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
+    """The layer's gradients in float64. Raises: RequirementError when the update does not hold them."""
     sent = observation.update.tensors
     if first.bias_name is None or first.bias_name not in sent or first.weight_name not in sent:
         raise RequirementError(

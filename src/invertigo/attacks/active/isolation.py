@@ -1,0 +1,190 @@
+"""Rows of a hidden layer that fire for a single image of the batch: trap weights and quantile biases."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.active.passage import Passage, find_passage
+from invertigo.attacks.exact.first_layer import FirstLinear
+from invertigo.attacks.exact.linear_layer import LinearLayer, layer_gradients
+from invertigo.attacks.registry import register
+from invertigo.types import (
+    Batch,
+    LocalTraining,
+    Observation,
+    Paper,
+    Plant,
+    Progress,
+    Reconstruction,
+    Requirement,
+    Task,
+    check_requirements,
+)
+
+CRAFTED = frozenset({Requirement.CRAFTED_MODEL})
+IMAGES = frozenset({"images"})
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class TrapWeights:
+    r"""Rows with as many negative as positive weights, the negative ones a little larger: few images outweigh them.
+
+    Half of a row's entries, drawn at random, are $z = -|\mathcal N(0, \sigma^2)|$; the other half are $-s z$. On inputs
+    that are not negative, a row fires seldom, and its gradient ratio $g_W / g_b$ is the image when it fires for one
+    alone. What is read back is proven by simulating it (`attacks.linear_layer`).
+
+    Args:
+        scale: s; the nearer to 1, the more rows fire. The best value depends on the data and the batch size.
+        deviation: sigma.
+
+    Source: Boenisch et al. 2023, trap weights; sigma, s and the zero bias as in the public re-implementation.
+    """
+
+    name: ClassVar[str] = "trap_weights"
+    paper: ClassVar[Paper] = Paper(
+        "boenisch2023curious",
+        "When the Curious Abandon Honesty: Federated Learning Is Not Private",
+        "Boenisch, Franziska and Dziedzic, Adam and Schuster, Roei and Shahin Shamsabadi, Ali and Shumailov, Ilia "
+        "and Papernot, Nicolas",
+        2023,
+        "IEEE European Symposium on Security and Privacy",
+        "2112.02918",
+    )
+    requires: ClassVar[frozenset[Requirement]] = CRAFTED
+    domains: ClassVar[frozenset[str]] = IMAGES
+    exact: ClassVar[bool] = True
+
+    scale: float = 0.95
+    deviation: float = 0.5
+
+    def plant(
+        self,
+        task: Task,
+        local: LocalTraining,
+        *,
+        public: Batch | None,
+        num_examples: int,
+        clients: int,
+        generator: torch.Generator,
+    ) -> Plant:
+        """See `types.ActiveAttack`."""
+        passage = find_passage(task, local.mode)
+        rows, features = passage.layer.module.weight.shape
+        size = self.deviation * torch.randn(rows, features, generator=generator, dtype=torch.float64).abs()
+        order = torch.rand(rows, features, generator=generator, dtype=torch.float64).argsort(1)
+        half = features // 2
+        weight = torch.zeros_like(size)
+        weight.scatter_(1, order[:, :half], -size[:, :half])
+        weight.scatter_(1, order[:, half : 2 * half], self.scale * size[:, :half])
+        # The rows read x - low, which is not negative.
+        low = task.domain.bounds(task.domain.inputs)[0].double().expand(passage.layer.shape)[None]
+        bias = -(weight @ passage.layer.inputs(low)[0].cpu())
+        return Plant(self.name, {**passage.state, **_planted(passage, weight, bias)})
+
+    def reconstruct(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """See `types.Attack`."""
+        return _read(self, observation)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class QuantileBias:
+    r"""Normal rows whose bias lets one in `num_examples` images through: $w \sim \mathcal N(0, I)$,
+    $b = \Phi^{-1}(1/B) \sqrt N$ on standardised inputs.
+
+    The inputs are standardised by the mean and deviation of public pixels, folded into weights and bias; without public
+    data, by those of uniform noise. `calibrated` sets each row's bias to its own quantile over public data instead, and
+    `share` crafts only that part of the rows, which whole-layer statistics do not notice.
+
+    Source: Nowak et al. 2024 (QBI); calibration and partial crafting are ours.
+    """
+
+    name: ClassVar[str] = "quantile_bias"
+    paper: ClassVar[Paper] = Paper(
+        "nowak2024qbi",
+        "QBI: Quantile-Based Bias Initialization for Efficient Private Data Reconstruction in Federated Learning",
+        "Nowak, Micha V. and Bott, Tim P. and Khachatryan, David and Puppe, Frank and Krenzer, Adrian and Hekalo, Amar",
+        2024,
+        "arXiv preprint",
+        "2406.18745",
+    )
+    requires: ClassVar[frozenset[Requirement]] = CRAFTED
+    domains: ClassVar[frozenset[str]] = IMAGES
+    exact: ClassVar[bool] = True
+
+    calibrated: bool = False
+    share: float = 1.0
+
+    def plant(
+        self,
+        task: Task,
+        local: LocalTraining,
+        *,
+        public: Batch | None,
+        num_examples: int,
+        clients: int,
+        generator: torch.Generator,
+    ) -> Plant:
+        """See `types.ActiveAttack`."""
+        passage = find_passage(task, local.mode)
+        module = passage.layer.module
+        crafted = max(1, round(self.share * module.out_features))
+        features = module.in_features
+        mean, deviation = _pixels(task, passage.layer, public)
+        drawn = torch.randn(crafted, features, generator=generator, dtype=torch.float64)
+        weight = module.weight.detach().double().cpu().clone()
+        # At the size of the honest rows where only some are crafted, so that they do not stand out.
+        factor = 1.0 if self.share == 1.0 else weight.std().item() * deviation
+        weight[:crafted] = factor * drawn / deviation
+        bias = module.bias.detach().double().cpu().clone()
+        crowd = max(2, num_examples * clients)
+        cut = torch.special.ndtri(torch.tensor(1 / crowd, dtype=torch.float64)) * features**0.5
+        bias[:crafted] = factor * (cut - drawn.sum(1) * mean / deviation)
+        if self.calibrated and public is not None:
+            seen = passage.layer.inputs(public[task.domain.inputs].double()).cpu() @ weight[:crafted].T
+            bias[:crafted] = -seen.quantile(1 - 1 / crowd, dim=0)
+        return Plant(self.name, {**passage.state, **_planted(passage, weight, bias)})
+
+    def reconstruct(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """See `types.Attack`."""
+        return _read(self, observation)
+
+
+def _planted(passage: Passage, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    module = passage.layer.module
+    return {passage.layer.weight_name: weight.to(module.weight), passage.bias: bias.to(module.bias)}
+
+
+def _pixels(task: Task, layer: FirstLinear, public: Batch | None) -> tuple[float, float]:
+    """Mean and deviation of the layer's inputs."""
+    if public is not None:
+        read = layer.inputs(public[task.domain.inputs].double())
+        return read.mean().item(), max(read.std().item(), 1e-6)
+    low, high = (float(bound.mean()) for bound in task.domain.bounds(task.domain.inputs))
+    return (low + high) / 2 + float(layer.shift[0]), (high - low) / 12**0.5
+
+
+def _read(attack: TrapWeights | QuantileBias, observation: Observation) -> Reconstruction:
+    started = time.perf_counter()
+    check_requirements(attack, observation)
+    passage = find_passage(observation.task, observation.local.mode)
+    found = LinearLayer().read(observation, passage.layer, layer_gradients(observation, passage.layer), started)
+    return Reconstruction(
+        fields=found.fields,
+        attack=attack.name,
+        objective=found.objective,
+        stopped=found.stopped,
+        seconds=found.seconds,
+        labels_inferred=found.labels_inferred,
+        notes=found.notes,
+    )
