@@ -1,0 +1,248 @@
+"""The contract of a guard: what a client sees of a server, what it notes down, and what it makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from invertigo.types.batch import Batch
+from invertigo.types.errors import InvalidValueError
+from invertigo.types.paper import Paper
+from invertigo.types.task import Task
+from invertigo.types.training import LocalTraining
+from invertigo.types.update import Update
+
+Gate = Literal["load", "train", "send"]
+Kind = Literal["malice", "leak", "defect"]
+Decision = Literal["pass", "warn", "block"]
+Look = Literal["zero_head", "lora", "pruned", "tied", "dirac", "quantised"]
+HISTORY_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the server sent: parameters and buffers by name, not yet loaded into any model."""
+
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes; the same for every client of a server that broadcasts."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name].detach().cpu().contiguous()
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What the federation told its clients beforehand. Each declaration makes a test possible, or keeps one quiet.
+
+    `initial` draws a model as the first one is said to have been drawn; the first model received is tested against it.
+    `fingerprint` is the hash of this round's model as published elsewhere or as other clients received it. `looks` are
+    honest reasons for weights that resemble a crafted model: pruned, tied, Dirac-initialised, quantised, with a
+    zero-initialised head, or with LoRA.
+    """
+
+    initial: Callable[[torch.Generator], nn.Module] | None = None
+    fingerprint: str | None = None
+    looks: frozenset[Look] = frozenset()
+
+
+@dataclass(frozen=True)
+class LayerSignals:
+    """One linear or convolutional layer on the probe batch, in float32 or wider.
+
+    `inputs` and `slopes` have the batch first: what the layer read, and the derivative of each example's own loss by
+    its output. The layer's gradient is the sum over examples of their products.
+    """
+
+    module: nn.Module
+    inputs: Tensor
+    slopes: Tensor
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What one forward and backward pass of the probe batch through the received model shows, without any step."""
+
+    losses: Tensor
+    layers: Mapping[str, LayerSignals]
+    gradient_norm: float
+    classes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """What the client holds: its task (the model is read for its architecture only) and, as far as they exist yet,
+    a probe batch of its own, how it trains, the update that is about to leave, and `signals` of the probe batch.
+    """
+
+    task: Task
+    batch: Batch | None = None
+    training: LocalTraining = field(default_factory=LocalTraining)
+    update: Update | None = None
+    round: int = 0
+    declared: Declared = field(default_factory=Declared)
+    signals: Signals | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One test of one guard. `p_value` is the probability of such a `statistic` under an honest server.
+
+    `p_value` is None where nothing random is tested: a published rule without a null law, or a leak. `alarming` is what
+    a guard says of such a finding; with a p-value, the inspector's budget decides. `rows` are of `layer`; `examples`
+    are positions in the client's batch that can be read off the update, of `of` examined.
+    """
+
+    rule: str
+    gate: Gate
+    kind: Kind
+    statistic: float
+    p_value: float | None
+    message: str
+    action: str
+    layer: str | None = None
+    rows: tuple[int, ...] = ()
+    examples: tuple[int, ...] = ()
+    of: int = 0
+    alarming: bool = False
+
+    def __post_init__(self) -> None:
+        if self.p_value is not None and not 0 <= self.p_value <= 1:
+            raise InvalidValueError(f"Finding of '{self.rule}': p_value={self.p_value} is no probability.")
+
+
+@dataclass(frozen=True)
+class GuardVerdict:
+    """What the inspector made of one gate or of a whole round, with its evidence.
+
+    `findings` are those that count, the worst first; `observed` is everything that was measured. `figures` go into the
+    history. `skipped[rule]` says why a guard could not look.
+    """
+
+    decision: Decision
+    findings: tuple[Finding, ...] = ()
+    observed: tuple[Finding, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    round: int = 0
+    fingerprint: str = ""
+    seconds: float = 0.0
+
+    @property
+    def malicious(self) -> bool:
+        """Something was found that an honest server would not send."""
+        return any(f.kind == "malice" for f in self.findings)
+
+    @property
+    def leaking(self) -> bool:
+        """More of the batch than is tolerated can be read off the update, whoever the server is."""
+        return any(f.kind == "leak" for f in self.findings)
+
+    @property
+    def recoverable(self) -> tuple[int, ...]:
+        """Positions of examples that can be read off the update."""
+        return tuple(sorted({i for f in self.observed for i in f.examples}))
+
+    def summary(self) -> str:
+        """One line: the decision and its strongest reason."""
+        if not self.findings:
+            return f"{self.decision.upper()}  nothing improbable in {len(self.observed)} tests"
+        worst = self.findings[0]
+        return f"{self.decision.upper()}  {worst.kind}: {worst.message}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the tests that came to nothing, ready for JSON."""
+        return {
+            "decision": self.decision,
+            "round": self.round,
+            "malicious": self.malicious,
+            "leaking": self.leaking,
+            "recoverable": list(self.recoverable),
+            "findings": [asdict(f) for f in self.findings],
+            "figures": dict(self.figures),
+            "skipped": dict(self.skipped),
+            "tests": len(self.observed),
+            "fingerprint": self.fingerprint,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One round in which this client took part."""
+
+    round: int
+    figures: Mapping[str, float]
+    fingerprint: str = ""
+    decision: Decision = "pass"
+
+
+@dataclass(frozen=True)
+class History:
+    """What a client remembers of its rounds; rounds it did not take part in leave gaps. It never leaves the client."""
+
+    visits: tuple[Visit, ...] = ()
+    inspections: int = 0
+    """How often a model was inspected, also those that were refused: the budget counts them."""
+
+    def clean(self, figure: str) -> list[tuple[int, float]]:
+        """(round, value) of a figure in the rounds that passed."""
+        return [(v.round, v.figures[figure]) for v in self.visits if v.decision == "pass" and figure in v.figures]
+
+    def add(self, verdict: GuardVerdict, *, keep: int = 1000) -> History:
+        """With this verdict's round at the end; only the last `keep` rounds are kept."""
+        visit = Visit(verdict.round, dict(verdict.figures), verdict.fingerprint, verdict.decision)
+        return replace(self, visits=(*self.visits, visit)[-keep:], inspections=self.inspections + 1)
+
+    def dumps(self) -> str:
+        """As JSON, with a version."""
+        return json.dumps({"version": HISTORY_VERSION, **asdict(self)})
+
+    @classmethod
+    def loads(cls, text: str | None) -> tuple[History, str | None]:
+        """The history that `dumps` wrote, and a warning where it cannot be read: then the client starts anew."""
+        if not text:
+            return cls(), None
+        try:
+            held = json.loads(text)
+            if held["version"] != HISTORY_VERSION:
+                return cls(), (
+                    f"The guard's history is of version {held['version']}, this is version {HISTORY_VERSION}: it starts "
+                    "anew, so the next model is inspected like the first."
+                )
+            visits = tuple(Visit(**visit) for visit in held["visits"])
+            if not all(math.isfinite(float(x)) for v in visits for x in v.figures.values()):
+                raise ValueError("a figure is not finite")
+            return cls(visits, int(held["inspections"])), None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls(), f"The guard's history cannot be read ({error}), so it starts anew."
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """A frozen dataclass of settings that looks at one thing. Stateless; it writes to nothing it is given.
+
+    `needs` says what must be there: `probe` (a batch), `update`, `history` (at least one clean round), `initial` (a
+    declared initialisation, and the first model). A guard whose needs are not met is skipped, with the reason.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[Paper]
+    gate: ClassVar[Gate]
+    needs: ClassVar[frozenset[str]]
+
+    def inspect(self, received: Received, history: History, local: Local) -> tuple[Finding, ...]:
+        """Every test that was made, significant or not; p-values hold for the whole finding, all its rows included."""
+        ...
