@@ -1,6 +1,8 @@
 """Attacks of a malicious server: what it plants in the model, and how it reads the update back."""
 
+from invertigo.attacks.active.class_means import ClassMeans
+from invertigo.attacks.active.fishing import ClassFishing, FeatureFishing
 from invertigo.attacks.active.imprint import Imprint
 from invertigo.attacks.active.isolation import QuantileBias, TrapWeights
 
-__all__ = ["Imprint", "QuantileBias", "TrapWeights"]
+__all__ = ["ClassFishing", "ClassMeans", "FeatureFishing", "Imprint", "QuantileBias", "TrapWeights"]

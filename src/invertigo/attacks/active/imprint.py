@@ -82,6 +82,7 @@ class Imprint:
         """See `types.ActiveAttack`."""
         passage = find_passage(task, local.mode)
         layer, parameters = passage.layer, dict(task.model.named_parameters())
+        assert passage.consumer is not None
         weight, bias, consumer = (parameters[n] for n in (layer.weight_name, passage.bias, passage.consumer))
         arrives = layer.inputs(torch.ones(1, *layer.shape, dtype=torch.float64))[0] != 0
         direction = self._direction(arrives, generator)

@@ -25,17 +25,17 @@ MIXING = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 class Passage:
     """A hidden linear layer with bias that reads pixels, once `state` has turned the layers before it into copies.
 
-    `consumer` is the name of the weight of the linear layer that reads this one's activations.
+    `consumer` is the name of the weight of the linear layer that reads this one's activations; None for a classifier.
     """
 
     layer: FirstLinear
     bias: str
-    consumer: str
+    consumer: str | None
     state: Mapping[str, Tensor]
 
 
-def find_passage(task: Task, mode: str) -> Passage:
-    """The first hidden linear layer, with convolutions before it turned into copies of the pixels.
+def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passage:
+    """The first hidden linear layer (or the first at all), with convolutions before it turned into pixel copies.
 
     A convolution of stride s copies each of its input channels at s x s offsets, as far as its channels reach, and adds
     what makes every pixel positive, so that rectifiers let it through. What arrives is measured by a dry run.
@@ -46,7 +46,7 @@ def find_passage(task: Task, mode: str) -> Passage:
     probes = _probes(task, shape)
     calls = _executed(model, probes, mode)
     linear = [(name, module) for name, module, _ in calls if isinstance(module, nn.Linear)]
-    if len(linear) < 2 or linear[0][1].bias is None:
+    if len(linear) < (1 if to_classifier else 2) or linear[0][1].bias is None:
         raise RequirementError(
             "This model has no hidden linear layer with a bias that another linear layer reads, so a malicious server "
             "that may change parameters only has no place to plant measurements in."
@@ -57,7 +57,8 @@ def find_passage(task: Task, mode: str) -> Passage:
     state, shift = _copies(before, shape[0], max(0.0, -low), mode)
     pixel = _arrivals(model, state, probes, shift, first, mode)
     names = {id(p): n for n, p in model.named_parameters()}
-    hidden, reader = linear[0][1], linear[1][1]
+    hidden = linear[0][1]
+    consumer = names[id(linear[1][1].weight)] if len(linear) > 1 else None
     layer = FirstLinear(
         name=first,
         module=hidden,
@@ -74,7 +75,7 @@ def find_passage(task: Task, mode: str) -> Passage:
             f"Only {layer.arriving:.0%} of the pixels can be passed on to the hidden linear layer '{first}': pooling "
             "or normalisation before it cannot be undone by choosing parameters."
         )
-    return Passage(layer, names[id(hidden.bias)], names[id(reader.weight)], state)
+    return Passage(layer, names[id(hidden.bias)], consumer, state)
 
 
 def _probes(task: Task, shape: tuple[int, ...]) -> Tensor:
