@@ -58,7 +58,7 @@ class Declared:
     looks: frozenset[Look] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerSignals:
     """One linear or convolutional layer on the probe batch, in float32 or wider.
 
@@ -73,12 +73,16 @@ class LayerSignals:
 
 @dataclass(frozen=True)
 class Signals:
-    """What one forward and backward pass of the probe batch through the received model shows, without any step."""
+    """What one forward and backward pass of the probe batch through the received model shows, without any step.
 
-    losses: Tensor
+    `losses` (example) are None where the task's loss cannot be taken of one example; `loss` is their mean. `refusal`
+    says why the pass could not be made.
+    """
+
+    loss: float
+    losses: Tensor | None
     layers: Mapping[str, LayerSignals]
-    gradient_norm: float
-    classes: int | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +223,8 @@ class History:
             held = json.loads(text)
             if held["version"] != HISTORY_VERSION:
                 return cls(), (
-                    f"The guard's history is of version {held['version']}, this is version {HISTORY_VERSION}: it starts "
-                    "anew, so the next model is inspected like the first."
+                    f"The guard's history is of version {held['version']}, this is version {HISTORY_VERSION}: it "
+                    "starts anew, so the next model is inspected like the first."
                 )
             visits = tuple(Visit(**visit) for visit in held["visits"])
             if not all(math.isfinite(float(x)) for v in visits for x in v.figures.values()):

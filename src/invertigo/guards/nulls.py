@@ -1,0 +1,94 @@
+"""Laws of weight statistics under an honest server, in closed form: thresholds learned from one run do not transfer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special, stats
+
+HONEST_DIMENSIONS = 16
+"""Trained rows are correlated; they are compared with random rows in at most this many dimensions."""
+
+
+def at_least_one(p: float, tests: int) -> float:
+    """Probability bound that any of `tests` tests shows what one shows with probability `p` (Bonferroni)."""
+    return min(1.0, p * tests)
+
+
+def sign_balance_p(negatives: np.ndarray, counts: np.ndarray) -> float:
+    r"""Lower tail of $\sum_k z_k^2$, $z_k = (m_k - n_k/2) / (\sqrt{n_k} / 2)$, against $\chi^2_K$.
+
+    The number $m_k$ of negative weights among the $n_k$ of row $k$ is binomial under any symmetric initialisation;
+    training only spreads it. Rows that are balanced exactly are too good to be true.
+    """
+    used = counts > 0
+    z = (negatives[used] - counts[used] / 2) / (np.sqrt(counts[used]) / 2)
+    # Half a count of rounding, which an odd row must have, is not held against it.
+    return float(stats.chi2.cdf(np.sum(np.maximum(z**2, 1 / counts[used])) if len(z) else np.inf, max(len(z), 1)))
+
+
+def cosine_tail(cosine: float, features: int) -> float:
+    r"""$P(|\cos| \ge c) = I_{1-c^2}((d-1)/2, 1/2)$ for two random directions in $d$ dimensions."""
+    dimensions = min(features, HONEST_DIMENSIONS)
+    return float(special.betainc((dimensions - 1) / 2, 0.5, max(0.0, 1 - cosine**2)))
+
+
+def pairs_p(observed: int, pairs: int, p: float) -> float:
+    """Probability of `observed` or more alike pairs among `pairs` (Poisson bound)."""
+    return float(stats.poisson.sf(observed - 1, pairs * p)) if observed > 0 else 1.0
+
+
+def one_direction_p(energy: float, rows: int, honest: float = 0.5) -> float:
+    r"""Hoeffding's bound $\exp(-2 K (e - e_0)^2)$ on the mean squared cosine with the best common direction.
+
+    $e_0 = 1/2$ is the mean for rows in a plane, already more degenerate than an honest layer.
+    """
+    return math.exp(-2 * rows * max(0.0, energy - honest) ** 2)
+
+
+def dominance_p(share: float, count: int) -> float:
+    r"""$P(\max |w| / \sum |w| \ge s) \le n (1 - s)^{n-1}$: exact for exponential weights and $s \ge 1/2$.
+
+    Normal and uniform weights have lighter tails, so this is on the safe side for them.
+    """
+    return at_least_one((1 - share) ** (count - 1), count) if count > 1 else 1.0
+
+
+def row_tail_p(z: float, deviation: float) -> float:
+    r"""Upper tail of a normal law of $-b \sqrt n / \|w\|$ with `deviation`."""
+    return float(stats.norm.sf(z / deviation))
+
+
+def small_row_p(ratio: float, features: int, dimensions: int = 8) -> float:
+    r"""$P(\chi^2_d / d \le q)$: a row whose squared norm is `ratio` of the largest one's."""
+    return float(stats.chi2.cdf(ratio * min(features, dimensions), min(features, dimensions)))
+
+
+def predictive_p(past: list[tuple[int, float]], now: int, value: float, *, floor: float, prior: float = 4.0) -> float:
+    r"""Upper tail of $(v - \hat v) / (s \sqrt{1 + 1/n})$ against Student's t with $\nu_0 + n - 1$ degrees of freedom.
+
+    $\hat v$ continues the trend over rounds, as long as it points downwards: what an honest federation is expected to
+    improve must not be expected to worsen. $s^2$ pools the residuals with $\nu_0$ pseudo-observations of deviation
+    `floor`. Gaps in the rounds only matter to the trend.
+    """
+    rounds, values = (np.array(column, dtype=float) for column in zip(*past))
+    slope = 0.0
+    if len(past) >= 4 and np.ptp(rounds) > 0:
+        slope = min(0.0, float(stats.theilslopes(values, rounds)[0]))
+    # Beyond the last visit the trend is not continued: losses level off.
+    expected = values[-1] if slope < 0 else float(np.median(values[-5:]))
+    residuals = values - (float(np.median(values - slope * rounds)) + slope * rounds)
+    variance = (prior * floor**2 + float(np.sum(residuals**2))) / (prior + len(past) - 1)
+    z = (value - expected) / math.sqrt(variance * (1 + 1 / len(past)))
+    return float(stats.t.sf(z, prior + len(past) - 1))
+
+
+def conformal_p(past: list[float], value: float) -> float | None:
+    r"""$(1 + \#\{v_i \ge v\}) / (n + 1)$ over the client's own clean rounds: valid whatever the law, if exchangeable.
+
+    It cannot fall under 1/(n+1), so it needs n >= 1/alpha rounds before it can speak. None without any round.
+    """
+    if not past:
+        return None
+    return (1 + sum(v >= value for v in past)) / (len(past) + 1)
