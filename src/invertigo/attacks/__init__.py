@@ -1,5 +1,6 @@
 """Attacks: what an adversary rebuilds from an observation."""
 
+from invertigo.attacks.amortised import AmortisedInverter
 from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import LinearLayer
 from invertigo.attacks.labels import LabelGuess, infer_labels
@@ -10,6 +11,7 @@ from invertigo.attacks.registry import make, reconstruct, register, registry
 __all__ = [
     "DLG",
     "IDLG",
+    "AmortisedInverter",
     "Auto",
     "GaussNewton",
     "InvertingGradients",
