@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invertigo.attacks.amortised import memory
 from invertigo.attacks.amortised.clients import seen_entries, simulated_updates
 from invertigo.attacks.amortised.inverter import Inverter, matched_error, new_inverter
 from invertigo.attacks.amortised.sketch import Sketch
@@ -19,6 +18,7 @@ from invertigo.attacks.matching.pace import Pace
 from invertigo.attacks.registry import register
 from invertigo.domains import Images
 from invertigo.federation.functional import simulating
+from invertigo.models import memory
 from invertigo.types import (
     Batch,
     InvalidValueError,
@@ -89,6 +89,7 @@ class AmortisedInverter:
         with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
             draw = _draws(observation, domain, public, count, sketch, generator)
             first = draw(CALIBRATION)
+            # Model, recipe, defense and adversary cannot differ without changing what the first clients send.
             key = memory.key(repr(replace(self, seconds=None)), [*first, generator.get_state()], public.fields)
             inverter, error, stopped = memory.recall(key) or self._trained(
                 domain, count, first[0], draw, pace, generator

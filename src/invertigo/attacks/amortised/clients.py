@@ -30,7 +30,7 @@ def simulated_updates(observation: Observation, fields: Tensors, *, generator: t
         return simulate(client if transform is None else transform(client)).update
 
     if view is not None and view.draw is not None:
-        fields = _redrawn(view, fields, generator)
+        fields = view.draw(fields, generator)
     updates = torch.func.vmap(one, randomness="different")(dict(fields))
     return as_received(view, updates, generator)
 
@@ -56,13 +56,3 @@ def _noisy(view: AdversaryView, name: str, tensor: Tensor, generator: torch.Gene
         return tensor
     noise = torch.randn(tensor.shape, generator=generator, device=generator.device, dtype=tensor.dtype)
     return tensor + deviation * noise.to(tensor.device)
-
-
-def _redrawn(view: AdversaryView, fields: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-    """Each client's own draw: a defense may mix the examples of one batch, but not those of two clients."""
-    clients = len(next(iter(fields.values())))
-    draw = view.draw
-    if draw is None:
-        return dict(fields)
-    drawn = [draw({name: tensor[i] for name, tensor in fields.items()}, generator) for i in range(clients)]
-    return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}

@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 
 from invertigo.defenses.perturbation.latent import LatentPerturbation
-from invertigo.defenses.perturbation.release import informed_view, loaded, public_pixels, released
+from invertigo.defenses.perturbation.release import fitted, informed_view, loaded, released
 from invertigo.defenses.registry import register
-from invertigo.models.autoencoder import fit_autoencoder
 from invertigo.types import INVERTIGO, AdversaryView, Batch, Defense, Observation, Paper, Step, Task
 
 
@@ -39,11 +38,11 @@ class AutoencoderOnly(Defense):
         """See `types.Defense`; the autoencoder is trained on public images."""
         if self.weights is not None:
             return loaded(task, self.weights, head=False)
-        _, pixels = public_pixels(task, public, self.name)
-        fitted = fit_autoencoder(
-            pixels, latent=self.latent, width=self.width, epochs=self.autoencoder_epochs, generator=generator
-        )
-        return replace(task, prepared=LatentPerturbation(fitted).tensors())
+        autoencoder = fitted(
+            task, public, name=self.name, latent=self.latent, width=self.width,
+            epochs=self.autoencoder_epochs, generator=generator,
+        )  # fmt: skip
+        return replace(task, prepared=LatentPerturbation(autoencoder).tensors())
 
     def on_batch(self, batch: Batch, step: Step) -> Batch:
         """See `types.Defense`."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 from invertigo.defenses.perturbation.minimax import Game, Watch, play
-from invertigo.defenses.perturbation.release import informed_view, loaded, public_pixels, released
+from invertigo.defenses.perturbation.release import fitted, informed_view, loaded, released
 from invertigo.defenses.registry import register
-from invertigo.models.autoencoder import fit_autoencoder
+from invertigo.models import memory
+from invertigo.models.autoencoder import Watch as WatchFit
 from invertigo.types import AdversaryView, Batch, Defense, InvalidValueError, Observation, Paper, Step, Task
 
 LEARNABLE = Paper(
@@ -80,21 +81,22 @@ class LearnablePerturbation(Defense):
         *,
         generator: torch.Generator,
         watch: Watch | None = None,
-        watch_autoencoder: Callable[[int, int, float], bool | None] | None = None,
+        watch_autoencoder: WatchFit | None = None,
     ) -> Task:
         """`prepare`, with progress."""
         if self.weights is not None:
             return loaded(task, self.weights, head=True)
-        _, pixels = public_pixels(task, public, self.name)
-        autoencoder = fit_autoencoder(
-            pixels, latent=self.latent, width=self.width, epochs=self.autoencoder_epochs,
-            generator=generator, watch=watch_autoencoder,
+        autoencoder = fitted(
+            task, public, name=self.name, latent=self.latent, width=self.width,
+            epochs=self.autoencoder_epochs, generator=generator, watch=watch_autoencoder,
         )  # fmt: skip
         assert public is not None
-        perturbation = play(
-            task, public, autoencoder, self._game(), generator=generator, watch=watch,
-            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
-        )  # fmt: skip
+        checkpoint = None if self.checkpoint is None else Path(self.checkpoint)
+        make = partial(
+            play, task, public, autoencoder, self._game(), generator=generator, watch=watch, checkpoint=checkpoint
+        )
+        evidence = [*task.model.state_dict().values(), *autoencoder.state_dict().values()]
+        perturbation = memory.once(make, f"{self._game()} {task.domain}", evidence, public.fields, generator)
         return replace(task, prepared=perturbation.tensors())
 
     def on_batch(self, batch: Batch, step: Step) -> Batch:

@@ -11,14 +11,36 @@ from torch import Tensor
 
 from invertigo.defenses.perturbation.latent import LatentPerturbation
 from invertigo.domains import Images
+from invertigo.models import memory
+from invertigo.models.autoencoder import Autoencoder, Watch, fit_autoencoder
 from invertigo.types import AdversaryView, Batch, ConfigurationError, Observation, Task
 from invertigo.types.observation import read_tensors
 
 Tensors = Mapping[str, Tensor]
 
 
-def public_pixels(task: Task, public: Batch | None, name: str) -> tuple[Images, Tensor]:
-    """The domain, and the public images as pixels in [0, 1]. Raises: ConfigurationError without either."""
+def fitted(
+    task: Task,
+    public: Batch | None,
+    *,
+    name: str,
+    latent: int,
+    width: int,
+    epochs: int,
+    generator: torch.Generator,
+    watch: Watch | None = None,
+) -> Autoencoder:
+    """An autoencoder of the public images; a process fits the same one only once. Raises: ConfigurationError."""
+    pixels = public_pixels(task, public, name)
+
+    def fit() -> Autoencoder:
+        return fit_autoencoder(pixels, latent=latent, width=width, epochs=epochs, generator=generator, watch=watch)
+
+    return memory.once(fit, f"autoencoder {latent} {width} {epochs}", [], {"pixels": pixels}, generator)
+
+
+def public_pixels(task: Task, public: Batch | None, name: str) -> Tensor:
+    """The public images as pixels in [0, 1]. Raises: ConfigurationError."""
     if not isinstance(task.domain, Images):
         raise ConfigurationError(f"Defense '{name}' perturbs images, but the task's domain is '{task.domain.name}'.")
     if public is None:
@@ -26,7 +48,7 @@ def public_pixels(task: Task, public: Batch | None, name: str) -> tuple[Images, 
             f"Defense '{name}' trains its autoencoder on public images, because what it learns is sent to all clients "
             "and would otherwise leak private ones; pass a public batch (data.public_count), or `weights`."
         )
-    return task.domain, to_unit(task.domain, public[task.domain.inputs].to(_like(task)))
+    return to_unit(task.domain, public[task.domain.inputs].to(_like(task)))
 
 
 def loaded(task: Task, weights: str | Path, *, head: bool) -> Task:
@@ -73,8 +95,10 @@ def informed_view(observation: Observation, energy: float, *, name: str, knows: 
         return change(fields, lambda images: images.new_zeros(len(images), perturbation.latent))
 
     def draw(fields: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
+        flat = {inputs: fields[inputs].flatten(0, 1)}
         with torch.no_grad():
-            return change(fields, lambda images: draw_noise(len(images), perturbation.latent, images, generator))
+            drawn = change(flat, lambda images: draw_noise(len(images), perturbation.latent, images, generator))
+        return {**fields, inputs: drawn[inputs].view_as(fields[inputs])}
 
     return AdversaryView(knows, transform=transform, draw=draw)
 

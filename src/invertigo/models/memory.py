@@ -1,14 +1,16 @@
-"""Networks that this process trained lately, so that attacking one model many times trains one network."""
+"""Networks that this process trained lately, so that auditing one client many times trains them once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-CAPACITY = 4
+T = TypeVar("T")
+CAPACITY = 16
 """A few megabytes each."""
 _kept: dict[str, Any] = {}
 
@@ -16,14 +18,30 @@ _kept: dict[str, Any] = {}
 def key(settings: str, evidence: Iterable[Tensor], public: Mapping[str, Tensor]) -> str:
     """A fingerprint of all that decides the training.
 
-    `evidence` holds what the first simulated clients sent and the state of the generator after them: model, recipe,
-    defense and adversary cannot differ without changing it, closures that cannot be compared included.
+    What cannot be compared, such as the closures of an adversary's view, is to leave its mark in the `evidence`.
     """
     digest = hashlib.sha256(settings.encode())
     for tensor in [*evidence, *(public[name] for name in sorted(public))]:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def once(
+    make: Callable[[], T],
+    settings: str,
+    evidence: Iterable[Tensor],
+    public: Mapping[str, Tensor],
+    generator: torch.Generator,
+) -> T:
+    """`make()`, or what it returned before under the same circumstances; `generator` moves on as if it had been run."""
+    fingerprint = key(settings, [*evidence, generator.get_state()], public)
+    found = recall(fingerprint)
+    if found is None:
+        found = make(), generator.get_state()
+        keep(fingerprint, found)
+    generator.set_state(found[1])
+    return found[0]
 
 
 def recall(fingerprint: str) -> Any | None:
