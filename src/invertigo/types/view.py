@@ -39,6 +39,6 @@ class AdversaryView:
     standard normal starts, and `transform` (or the model's step) reads them beside those."""
     draw: Callable[[Tensors, torch.Generator], Tensors] | None = None
     """What the client does to its batch, with its randomness drawn from the generator: for attacks that learn from
-    clients that they simulate. Of many clients' tensors (client, batch, ...) at a time; not differentiable."""
+    clients that they simulate. Not differentiable, and for one batch (batch, ...) at a time."""
     task: Task | None = None
     """The model to simulate with, where it is not the one that was sent (same parameter names)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def simulated_updates(observation: Observation, fields: Tensors, *, generator: t
         return simulate(client if transform is None else transform(client)).update
 
     if view is not None and view.draw is not None:
-        fields = view.draw(fields, generator)
+        fields = _redrawn(view.draw, fields, generator)
     updates = torch.func.vmap(one, randomness="different")(dict(fields))
     return as_received(view, updates, generator)
 
@@ -56,3 +56,12 @@ def _noisy(view: AdversaryView, name: str, tensor: Tensor, generator: torch.Gene
         return tensor
     noise = torch.randn(tensor.shape, generator=generator, device=generator.device, dtype=tensor.dtype)
     return tensor + deviation * noise.to(tensor.device)
+
+
+def _redrawn(
+    draw: Callable[[Tensors, torch.Generator], Tensors], fields: Tensors, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Each client's own draw: a defense may mix the examples of one batch, but not those of two clients."""
+    clients = len(next(iter(fields.values())))
+    drawn = [draw({name: tensor[i] for name, tensor in fields.items()}, generator) for i in range(clients)]
+    return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}

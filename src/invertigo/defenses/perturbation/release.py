@@ -95,10 +95,8 @@ def informed_view(observation: Observation, energy: float, *, name: str, knows: 
         return change(fields, lambda images: images.new_zeros(len(images), perturbation.latent))
 
     def draw(fields: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-        flat = {inputs: fields[inputs].flatten(0, 1)}
         with torch.no_grad():
-            drawn = change(flat, lambda images: draw_noise(len(images), perturbation.latent, images, generator))
-        return {**fields, inputs: drawn[inputs].view_as(fields[inputs])}
+            return change(fields, lambda images: draw_noise(len(images), perturbation.latent, images, generator))
 
     return AdversaryView(knows, transform=transform, draw=draw)
 
