@@ -48,10 +48,12 @@ def matches(coordinate: Any, wanted: Any) -> bool:
 
 def axes_of(results: Iterable[CellResult]) -> dict[str, list[Any]]:
     """Every axis with its values, both in the order of the study."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[Any, Any]] = {}
     for result in results:
         for axis, value in result.coordinates.items():
-            found.setdefault(axis, {}).setdefault(plain(value), value)
+            # The type keeps 1, 1.0 and yes apart; text is only made of what cannot be hashed.
+            key = plain(value) if isinstance(value, (Mapping, list, tuple)) else (type(value), value)
+            found.setdefault(axis, {}).setdefault(key, value)
     return {axis: list(values.values()) for axis, values in found.items()}
 
 

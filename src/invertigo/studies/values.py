@@ -54,8 +54,8 @@ def parse_value(text: str) -> Value:
     if text in COUNTS:
         return Value(text)
     name, _, aggregate = text.partition(".")
-    near = did_you_mean(text, [*COUNTS, *(f"{name}.{a}" for a in AGGREGATES)])
     if not name.isidentifier() or (aggregate and aggregate not in AGGREGATES):
+        near = did_you_mean(text, [*COUNTS, *(f"{name}.{a}" for a in AGGREGATES)])
         raise ConfigurationError(
             f"'{text}' is no value of a cell.{near} Write metric.aggregate with {', '.join(AGGREGATES)}, "
             f"or one of {', '.join(COUNTS)}."
