@@ -13,8 +13,11 @@ from invertigo.types.errors import ConfigurationError, did_you_mean
 if TYPE_CHECKING:
     from invertigo.studies.store import CellResult
 
-RECORDED = ("attack", "level")
-"""Axes that every audit has inside: which attack, on which rung. An axis of the study with that name goes first."""
+RECORDED = ("attack", "level", "informed")
+"""Axes that every audit has inside: which attack, on which rung, by an adversary who knows the defense or not.
+
+An axis of the study with that name goes first.
+"""
 
 
 def label(value: Any) -> str:
@@ -68,7 +71,7 @@ def check_axes(names: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def select(results: Sequence[CellResult], where: Mapping[str, Any]) -> list[CellResult]:
-    """The cells whose coordinates are as in `where`; what an audit records inside (attack, level) does not count."""
+    """The cells whose coordinates are as in `where`; what an audit records inside (`RECORDED`) does not count."""
     return [result for result in results if all(_has(result, axis, wanted) for axis, wanted in where.items())]
 
 
