@@ -31,8 +31,10 @@ from invertigo.types import (
     check_requirements,
 )
 
-CALIBRATION = 64
-"""Simulated clients whose sketches set the inverter's input scale."""
+EVIDENCE = 64
+"""Simulated clients that tell one model, recipe, defense and adversary from another."""
+REGRESSION = 768
+"""Simulated clients to which the inverter's linear part is fitted, and by which its input is scaled."""
 Draw = Callable[[int], tuple[Tensor, Tensor]]
 """Sketches and pixels of so many new simulated clients."""
 
@@ -42,13 +44,14 @@ Draw = Callable[[int], tuple[Tensor, Tensor]]
 class AmortisedInverter:
     r"""Learn $\min_\psi E\,\lVert x - A_\psi(S g(x)) \rVert^2$ over public images, then return $A_\psi(S g)$.
 
-    $S$ is a fixed random projection of the update to `sketch` numbers. The inverter is trained from scratch for the
-    very model that was sent, on clients simulated with public images: undefended ones by a naive adversary, ones that
-    use the defense (its randomness drawn afresh) by an informed one. The objective is the mean squared error, in
-    pixels, of the last tenth of the training. A process that attacks the same model again, with the same seed, reuses
-    what it trained, to the same bits.
+    $S$ is a fixed random projection of the update to `sketch` numbers; $A$ is a ridge regression and a network for what
+    that leaves over. It is trained from scratch for the very model that was sent, on clients simulated with public
+    images of the private batch's labels (given, or inferred from the update): undefended ones by a naive adversary, ones
+    that use the defense, its randomness drawn afresh, by an informed one. The objective is the mean squared error, in
+    pixels, of the last tenth of the training. A process that attacks the same model again, with the same labels and
+    seed, reuses what it trained, to the same bits.
 
-    Source: after Wu et al. 2023; network, projection and schedule are ours.
+    Source: after Wu et al. 2023; projection, regression, network and schedule are ours.
     """
 
     name: ClassVar[str] = "amortised_inverter"
@@ -64,7 +67,7 @@ class AmortisedInverter:
     domains: ClassVar[frozenset[str]] = frozenset({"images"})
     exact: ClassVar[bool] = False
 
-    iterations: int = 1500
+    iterations: int = 500
     clients: int = 32
     sketch: int = 1024
     hidden: int = 512
@@ -84,24 +87,22 @@ class AmortisedInverter:
         domain, public, count = observation.task.domain, observation.knowledge.public, observation.num_examples
         if public is None or count is None or not isinstance(domain, Images):
             raise RequirementError(f"Attack '{self.name}' needs public images and the size of the batch.")
+        labels, inferred = _labels(observation)
         sketch = Sketch.draw(observation.parameters, self.sketch, generator)
         pace = Pace(self.iterations, progress, self.seconds)
         with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
-            draw = _draws(observation, domain, public, count, sketch, generator)
-            first = draw(CALIBRATION)
+            draw = _draws(observation, domain, public, labels, sketch, generator)
+            first = draw(EVIDENCE)
             # Model, recipe, defense and adversary cannot differ without changing what the first clients send.
             key = memory.key(repr(replace(self, seconds=None)), [*first, generator.get_state()], public.fields)
-            inverter, error, stopped = memory.recall(key) or self._trained(
-                domain, count, first[0], draw, pace, generator
-            )
+            inverter, error, stopped = memory.recall(key) or self._trained(domain, draw, pace, generator)
             if stopped == "schedule" and pace.total == self.iterations:
                 memory.keep(key, (inverter, error, stopped))
         received = seen_entries(observation.knowledge.view, observation.update.tensors)
         with torch.no_grad():
             pixels = inverter(sketch({name: tensor[None] for name, tensor in received.items()}))[0]
-        labels, inferred = _labels(observation)
         return Reconstruction(
-            fields={domain.inputs: _as_read(domain, pixels), domain.target: labels},
+            fields={domain.inputs: domain.from_unit(pixels).detach(), domain.target: labels},
             attack=self.name,
             objective=error,
             stopped=stopped,
@@ -111,10 +112,13 @@ class AmortisedInverter:
         )
 
     def _trained(
-        self, domain: Images, count: int, sketches: Tensor, draw: Draw, pace: Pace, generator: torch.Generator
+        self, domain: Images, draw: Draw, pace: Pace, generator: torch.Generator
     ) -> tuple[Inverter, float, str]:
         """A trained inverter, the mean error of its last tenth, and why it ended."""
-        inverter = new_inverter(domain.shape, count, sketches, generator=generator, hidden=self.hidden)
+        parts = [draw(EVIDENCE) for _ in range(REGRESSION // EVIDENCE)]
+        sketches, pixels = (torch.cat(part) for part in zip(*parts))
+        inverter = new_inverter(domain.shape, pixels.shape[1], sketches, generator=generator, hidden=self.hidden)
+        inverter.regress(sketches, pixels)
         optimiser = torch.optim.Adam(inverter.parameters(), self.learning_rate)
         recent: list[float] = []
         stopped, done = "schedule", 0
@@ -134,28 +138,23 @@ class AmortisedInverter:
 
 
 def _draws(
-    observation: Observation, domain: Images, public: Batch, count: int, sketch: Sketch, generator: torch.Generator
+    observation: Observation, domain: Images, public: Batch, labels: Tensor, sketch: Sketch, generator: torch.Generator
 ) -> Draw:
+    """Clients whose batches have the labels of the private one, as far as there are public images of these classes."""
     like = next(iter(observation.parameters.values()))
-    images, labels = public[domain.inputs].to(like), public[domain.target].to(like.device)
+    images, known = public[domain.inputs].to(like), public[domain.target].to(like.device)
+    pools = [(known == label).nonzero()[:, 0] for label in labels.to(like.device)]
+    pools = [pool if len(pool) else torch.arange(len(images), device=like.device) for pool in pools]
 
     def draw(clients: int) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(images), (clients, count), generator=generator, device=generator.device)
-        chosen = chosen.to(like.device)
-        fields = {domain.inputs: images[chosen], domain.target: labels[chosen]}
+        drawn = torch.rand((clients, len(pools)), generator=generator, device=generator.device).to(like.device)
+        chosen = torch.stack([pool[(u * len(pool)).long()] for pool, u in zip(pools, drawn.T)], dim=1)
+        fields = {domain.inputs: images[chosen], domain.target: known[chosen]}
         updates = simulated_updates(observation, fields, generator=generator)
         with torch.no_grad():
-            return sketch(updates), _unit(domain, images[chosen])
+            return sketch(updates), domain.to_unit(images[chosen])
 
     return draw
-
-
-def _unit(domain: Images, images: Tensor) -> Tensor:
-    return (domain.to_pixels(images) - domain.low) / (domain.high - domain.low)
-
-
-def _as_read(domain: Images, pixels: Tensor) -> Tensor:
-    return domain.from_pixels(domain.low + (domain.high - domain.low) * pixels).detach()
 
 
 def _labels(observation: Observation) -> tuple[Tensor, bool]:

@@ -15,7 +15,7 @@ from invertigo.attacks.amortised.inverter import Inverter, new_inverter
 from invertigo.attacks.amortised.sketch import Sketch
 from invertigo.defenses.perturbation.checkpoint import restored, saved
 from invertigo.defenses.perturbation.latent import Head, LatentPerturbation
-from invertigo.defenses.perturbation.release import draw_noise, from_unit, to_unit
+from invertigo.defenses.perturbation.release import draw_noise
 from invertigo.domains import Images
 from invertigo.federation.functional import functional_update, simulating
 from invertigo.models import build
@@ -121,7 +121,7 @@ class Players:
         if not isinstance(task.domain, Images) or task.num_classes is None:
             raise ConfigurationError("The game needs a task on images with a known number of classes.")
         like = next(task.model.parameters())
-        pixels = to_unit(task.domain, public[task.domain.inputs].to(like))
+        pixels = task.domain.to_unit(public[task.domain.inputs].to(like))
         labels = public[task.domain.target].to(like.device)
         with weights_drawn_by(generator):
             head = Head(len(autoencoder.mean), game.hidden).to(like)
@@ -181,7 +181,7 @@ class Players:
             hidden = F.relu(1 - error).mean()
             confusion = -F.log_softmax(self.judge(rebuilt), dim=1).mean()
             self.client.train(len(part) > 1)
-            learnt = self.task.loss(self.client(from_unit(self.domain, changed)), labels)
+            learnt = self.task.loss(self.client(self.domain.from_unit(changed)), labels)
             self._step("defender", learnt + self.game.privacy * hidden + self.game.confusion * confusion)
         return torch.tensor([learnt.item(), error.mean().item(), confusion.item()], dtype=torch.float64)
 
@@ -206,7 +206,7 @@ class Players:
         def one(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return gradient({name: tensor[None] for name, tensor in fields.items()}).update
 
-        fields = {self.domain.inputs: from_unit(self.domain, pixels), self.domain.target: labels}
+        fields = {self.domain.inputs: self.domain.from_unit(pixels), self.domain.target: labels}
         with simulating(self.client, SIMULATED.mode):
             return self.sketch(torch.func.vmap(one, randomness="different")(fields))
 

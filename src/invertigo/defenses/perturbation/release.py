@@ -48,7 +48,7 @@ def public_pixels(task: Task, public: Batch | None, name: str) -> Tensor:
             f"Defense '{name}' trains its autoencoder on public images, because what it learns is sent to all clients "
             "and would otherwise leak private ones; pass a public batch (data.public_count), or `weights`."
         )
-    return to_unit(task.domain, public[task.domain.inputs].to(_like(task)))
+    return task.domain.to_unit(public[task.domain.inputs].to(_like(task)))
 
 
 def loaded(task: Task, weights: str | Path, *, head: bool) -> Task:
@@ -107,21 +107,11 @@ def draw_noise(count: int, latent: int, like: Tensor, generator: torch.Generator
     return drawn.to(like.device)
 
 
-def to_unit(domain: Images, images: Tensor) -> Tensor:
-    """From what the model reads to pixels in [0, 1], not clamped."""
-    return (domain.to_pixels(images) - domain.low) / (domain.high - domain.low)
-
-
-def from_unit(domain: Images, pixels: Tensor) -> Tensor:
-    """From pixels in [0, 1] to what the model reads."""
-    return domain.from_pixels(domain.low + (domain.high - domain.low) * pixels)
-
-
 def _perturbed(task: Task, perturbation: LatentPerturbation, images: Tensor, noise: Tensor, energy: float) -> Tensor:
     domain = task.domain
     if not isinstance(domain, Images):
         raise ConfigurationError(f"A perturbation of images cannot be applied to '{domain.name}'.")
-    return from_unit(domain, perturbation(to_unit(domain, images), noise, energy))
+    return domain.from_unit(perturbation(domain.to_unit(images), noise, energy))
 
 
 def _like(task: Task) -> Tensor:
