@@ -18,6 +18,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "see_through_gradients": {"iterations": 80, "restarts": 2},
     "gauss_newton": {"iterations": 15},
     "auto": {"iterations": 60},
+    "generative_prior": {"iterations": 80, "restarts": 2, "latent": 8, "width": 4, "epochs": 10},
     "amortised_inverter": {"iterations": 60, "clients": 8, "sketch": 128, "hidden": 64},
 }
 """Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""

@@ -3,6 +3,7 @@
 from invertigo.attacks.amortised import AmortisedInverter
 from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import LinearLayer
+from invertigo.attacks.generative import GenerativePrior
 from invertigo.attacks.labels import LabelGuess, infer_labels
 from invertigo.attacks.matching.gauss_newton import GaussNewton
 from invertigo.attacks.matching.recipes import DLG, IDLG, InvertingGradients, SeeThroughGradients
@@ -14,6 +15,7 @@ __all__ = [
     "AmortisedInverter",
     "Auto",
     "GaussNewton",
+    "GenerativePrior",
     "InvertingGradients",
     "LabelGuess",
     "LinearLayer",
