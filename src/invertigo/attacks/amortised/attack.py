@@ -46,9 +46,9 @@ class AmortisedInverter:
 
     $S$ is a fixed random projection of the update to `sketch` numbers; $A$ is a ridge regression and a network for what
     that leaves over. It is trained from scratch for the very model that was sent, on clients simulated with public
-    images of the private batch's labels (given, or inferred from the update): undefended ones by a naive adversary, ones
-    that use the defense, its randomness drawn afresh, by an informed one. The objective is the mean squared error, in
-    pixels, of the last tenth of the training. A process that attacks the same model again, with the same labels and
+    images of the private batch's labels (given, or inferred from the update): undefended ones by a naive adversary,
+    ones that use the defense, its randomness drawn afresh, by an informed one. The objective is the mean squared error,
+    in pixels, of the last tenth of the training. A process that attacks the same model again, with the same labels and
     seed, reuses what it trained, to the same bits.
 
     Source: after Wu et al. 2023; projection, regression, network and schedule are ours.
