@@ -18,6 +18,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "see_through_gradients": {"iterations": 80, "restarts": 2},
     "gauss_newton": {"iterations": 15},
     "auto": {"iterations": 60},
+    "generative_prior": {"iterations": 80, "restarts": 2, "latent": 8, "width": 4, "epochs": 10},
+    "amortised_inverter": {"iterations": 60, "clients": 8, "sketch": 128, "hidden": 64},
 }
 """Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""
 
@@ -30,7 +32,11 @@ INSTANCES = {
 }
 """Domains as their users build them."""
 
-SETTINGS: dict[str, dict[str, Any]] = {}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "autoencoder_only": {"latent": 8, "width": 4, "autoencoder_epochs": 2},
+    "latent_noise": {"latent": 8, "width": 4, "autoencoder_epochs": 2},
+    "learnable_perturbation": {"latent": 8, "width": 4, "autoencoder_epochs": 2, "epochs": 1},
+}
 """Settings with which a defense is quick, and acts on a small client; without an entry, its defaults."""
 
 ATTACKS = [attacks.registry[name](**QUICK.get(name, {})) for name in attacks.registry]

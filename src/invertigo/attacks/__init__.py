@@ -1,8 +1,10 @@
 """Attacks: what an adversary rebuilds from an observation."""
 
 from invertigo.attacks.active import Imprint, QuantileBias, TrapWeights
+from invertigo.attacks.amortised import AmortisedInverter
 from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import LinearLayer
+from invertigo.attacks.generative import GenerativePrior
 from invertigo.attacks.labels import LabelGuess, infer_labels
 from invertigo.attacks.matching.gauss_newton import GaussNewton
 from invertigo.attacks.matching.recipes import DLG, IDLG, InvertingGradients, SeeThroughGradients
@@ -11,8 +13,10 @@ from invertigo.attacks.registry import make, reconstruct, register, registry
 __all__ = [
     "DLG",
     "IDLG",
+    "AmortisedInverter",
     "Auto",
     "GaussNewton",
+    "GenerativePrior",
     "Imprint",
     "InvertingGradients",
     "LabelGuess",

@@ -1,6 +1,6 @@
 """Labelled images: bundled sets, public sets in their published formats, folders and datasets of one's own."""
 
-from invertigo.data import cifar, digits, faces, idx, medmnist, photos
+from invertigo.data import cifar, digits, faces, idx, medmnist, microscopy, photos
 from invertigo.data.dataset import from_dataset
 from invertigo.data.folder import load_image_folder
 from invertigo.data.image_set import ImageSet
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "load_image_folder",
     "medmnist",
+    "microscopy",
     "photos",
     "registry",
 ]

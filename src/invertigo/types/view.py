@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from invertigo.types.task import Task
@@ -33,5 +34,11 @@ class AdversaryView:
     """The defense as a differentiable map of the simulated update, tensors of (restart, *layer) by name."""
     transform: Callable[[Tensors], Tensors] | None = None
     """What the client does to its batch, as a differentiable map of one candidate's named tensors (batch, ...)."""
+    unknowns: Mapping[str, tuple[int, ...]] | None = None
+    """Shapes of the defense's random draws in this batch, by name: attacks optimise them with the private fields, from
+    standard normal starts, and `transform` (or the model's step) reads them beside those."""
+    draw: Callable[[Tensors, torch.Generator], Tensors] | None = None
+    """What the client does to its batch, with its randomness drawn from the generator: for attacks that learn from
+    clients that they simulate. Not differentiable, and for one batch (batch, ...) at a time."""
     task: Task | None = None
     """The model to simulate with, where it is not the one that was sent (same parameter names)."""

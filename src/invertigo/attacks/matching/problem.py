@@ -12,8 +12,15 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from invertigo.attacks.matching.lean_convolution import LeanConvolutions
-from invertigo.attacks.matching.objectives import Nothing, Objective
-from invertigo.attacks.matching.priors import BatchNormStatistics, Belief, GroupConsistency, Prior, Statistics
+from invertigo.attacks.matching.objectives import Nothing, Objective, noise_share
+from invertigo.attacks.matching.priors import (
+    BatchNormStatistics,
+    Belief,
+    GroupConsistency,
+    Multiplied,
+    Prior,
+    Statistics,
+)
 from invertigo.attacks.matching.space import SOFT_LABELS, Space
 from invertigo.federation.functional import Simulation, functional_update
 from invertigo.federation.norms import ComposedNorms
@@ -55,6 +62,25 @@ class Problem:
     def large(self) -> bool:
         """More parameters than `LARGE`: the work itself outweighs handing it out."""
         return sum(p.numel() for p in self.observation.parameters.values()) > LARGE
+
+    @property
+    def noise(self) -> list[float]:
+        """Standard deviation of the noise known to be on each layer; zeros where nothing is known."""
+        view = self.observation.knowledge.view
+        known = (view.noise_std if view else None) or {}
+        return [float(known.get(name, 0.0)) for name in self.observation.parameters]
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the observed update's (weighted) square that is known to be noise."""
+        return noise_share(self.observed, self.noise, self.weights) if any(self.noise) else 0.0
+
+    @property
+    def visible_entries(self) -> int:
+        """Number of entries that are compared."""
+        if self.weights is None:
+            return sum(p.numel() for p in self.observed)
+        return sum(int((w != 0).expand(o.shape).sum()) for w, o in zip(self.weights, self.observed))
 
     @cached_property
     def target(self) -> Tensor:
@@ -191,12 +217,18 @@ class Problem:
         return True
 
     @cached_property
-    def _alone(self) -> Problem:
-        """This problem without the priors that couple restarts."""
-        return replace(self, priors=tuple(p for p in self.priors if not isinstance(p, GroupConsistency)))
+    def _rows(self) -> dict[int, Problem]:
+        return {}
+
+    def _alone(self, restart: int) -> Problem:
+        """This problem for one restart, without the priors that couple restarts."""
+        if restart not in self._rows:
+            own = (p.of(restart) if isinstance(p, Multiplied) else p for p in self.priors)
+            self._rows[restart] = replace(self, priors=tuple(p for p in own if not isinstance(p, GroupConsistency)))
+        return self._rows[restart]
 
     def _row_by_row(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [self._alone.value_and_gradient(row[None]) for row in flat]
+        parts = [self._alone(number).value_and_gradient(row[None]) for number, row in enumerate(flat)]
         value, gradient = torch.cat([v for v, _ in parts]), torch.cat([g for _, g in parts])
         flat = flat.detach().requires_grad_()
         coupled = replace(self, priors=tuple(p for p in self.priors if isinstance(p, GroupConsistency)))
