@@ -21,7 +21,7 @@ from invertigo.auditing.case import (
 from invertigo.auditing.conclusion import compose
 from invertigo.auditing.judge import Judge, baseline
 from invertigo.auditing.ladder import Rung
-from invertigo.auditing.portfolio import choose
+from invertigo.auditing.portfolio import Entry, choose, plants
 from invertigo.auditing.protection import describe_defense, read_informed
 from invertigo.auditing.record import BaselineRecord
 from invertigo.auditing.result import Audit
@@ -32,6 +32,7 @@ from invertigo.auditing.utility import measure_utility
 from invertigo.data import ImageSet
 from invertigo.federation import Round, Tape
 from invertigo.types import (
+    ActiveAttack,
     Batch,
     ConfigurationError,
     Defense,
@@ -174,15 +175,19 @@ def run_audit(
 ) -> Audit:
     """Choose, attack, score and conclude, for a case that is ready."""
     clock = Budget(float(budget))
-    entries = choose(attacks, case.task, case.num_examples)
+    asked = levels is not None and ThreatLevel.MALICIOUS in levels
+    entries = choose(attacks, case.task, case.num_examples, planting=asked)
     wants_public = any(Requirement.PUBLIC_DATA in entry.attack.requires for entry in entries)
-    rungs = case.rungs(levels, wants_public)
+    rungs = case.rungs(levels, wants_public, any(plants(entry.attack) for entry in entries))
     rungs, rounds = _observe(case, rungs, seed)
+    planted, misfits = _plant(case, rungs, entries, seed)
     observations = {level: seen.observation for level, seen in rounds.items()}
     reading = read_informed(case.defense, observations)
     judge = Judge(case.task.domain, case.truth, case.lineup, decoys, case.reader)
     automatic = attacks is None or attacks == "auto"
-    session = Session(observations, entries, judge, clock, seed, progress, reading.informed, automatic)
+    session = Session(
+        observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, automatic
+    )
     session.run()
     judge.guess()
     priors = list(_prior_baselines(session, judge)) if observations else []
@@ -202,7 +207,7 @@ def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], 
     found: dict[ThreatLevel, Round] = {}
     for rung in rungs:
         try:
-            if rung.attacked:
+            if rung.attacked and rung.level is not ThreatLevel.MALICIOUS:
                 found[rung.level] = case.observe(rung.level, seed)
         except InvertigoError as error:
             if not found:
@@ -210,6 +215,25 @@ def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], 
             rung = Rung(rung.level, False, f"it could not be computed: {error}")
         kept.append(rung)
     return kept, found
+
+
+def _plant(
+    case: Case, rungs: Sequence[Rung], entries: Sequence[Entry], seed: int
+) -> tuple[dict[str, list[Observation]], dict[str, str]]:
+    """What each attack of a malicious server receives from the model it planted, and why others cannot plant."""
+    found: dict[str, list[Observation]] = {}
+    misfits: dict[str, str] = {}
+    if not any(rung.attacked and rung.level is ThreatLevel.MALICIOUS for rung in rungs):
+        return found, misfits
+    for entry in entries:
+        if not isinstance(entry.attack, ActiveAttack):
+            continue
+        try:
+            seen = {ThreatLevel.MALICIOUS: case.planted(entry.attack, seed).observation}
+            found[entry.name] = [*seen.values(), *read_informed(case.defense, seen).informed.values()]
+        except InvertigoError as error:
+            misfits[entry.name] = str(error)
+    return found, misfits
 
 
 def _prior_baselines(session: Session, judge: Judge) -> Iterator[BaselineRecord]:

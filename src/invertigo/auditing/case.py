@@ -19,6 +19,7 @@ from invertigo.domains import Images
 from invertigo.evaluation import Reader
 from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
 from invertigo.types import (
+    ActiveAttack,
     Batch,
     ConfigurationError,
     Defense,
@@ -27,6 +28,7 @@ from invertigo.types import (
     InvertigoError,
     LocalTraining,
     Observation,
+    Plant,
     Task,
     ThreatLevel,
     trainable,
@@ -79,7 +81,9 @@ class Case:
         """The client's training can be repeated on its data, so that other rungs can be examined too."""
         return self.received is None and self.truth is not None and self.task.domain.target in self.truth.fields
 
-    def rungs(self, requested: Sequence[int] | None, public_attacks: bool) -> list[Rung]:
+    def rungs(
+        self, requested: Sequence[int] | None, public_attacks: bool, planting_attacks: bool = False
+    ) -> list[Rung]:
         """The ladder of this case."""
         if self.received is not None:
             return _one_rung(
@@ -94,6 +98,7 @@ class Case:
             clients=1 + len(self.others),
             public=self.public is not None,
             public_attacks=public_attacks,
+            planting_attacks=planting_attacks,
             requested=requested,
         )
 
@@ -111,7 +116,27 @@ class Case:
             return Round(self.recorded(level))
         if self.truth is None:
             raise ConfigurationError("There is neither an update nor a private batch, so there is nothing to audit.")
-        others = self.others if level is ThreatLevel.AGGREGATE else None
+        return self._round(level, seed, self.others if level is ThreatLevel.AGGREGATE else ())
+
+    def planted(self, attack: ActiveAttack, seed: int) -> Round:
+        """The update as a malicious server receives it that sent what `attack` plants; with other clients, the mean.
+
+        Raises: InvertigoError when the attack finds no place in this model, or the plant does not fit.
+        """
+        if self.truth is None:
+            raise ConfigurationError("Only a client whose training can be repeated can be sent a planted model.")
+        plant = attack.plant(
+            self.task,
+            self.local,
+            public=self.public,
+            num_examples=len(self.truth),
+            clients=1 + len(self.others),
+            generator=generator_for(seed, "plant", attack.name),
+        )
+        return self._round(ThreatLevel.MALICIOUS, seed, self.others, plant)
+
+    def _round(self, level: ThreatLevel, seed: int, others: Sequence[Batch], plant: Plant | None = None) -> Round:
+        assert self.truth is not None
         return observe_round(
             self.task,
             self.truth,
@@ -120,11 +145,12 @@ class Case:
             # The same seed on every rung: the client's dropout masks do not depend on who looks.
             generator=generator_for(seed, "client"),
             public=self.public,
-            clients=1 + len(self.others) if others else 1,
-            others=others,
+            clients=1 + len(others),
+            others=others or None,
             defense=self.defense,
             secret=generator_for(seed, "defense", device=next(self.task.model.parameters()).device),
             releases=self.releases,
+            plant=plant,
         )
 
     def defended(self, wanted: str | Mapping[str, Any] | Defense | None, releases: int, seed: int) -> Case:

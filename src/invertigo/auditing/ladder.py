@@ -36,6 +36,7 @@ def plan_ladder(
     clients: int = 1,
     public: bool = False,
     public_attacks: bool = False,
+    planting_attacks: bool = False,
     requested: Sequence[int] | None = None,
 ) -> list[Rung]:
     """Every rung of the ladder, from the bottom, with the reason where it is not examined.
@@ -45,21 +46,22 @@ def plan_ladder(
         mode_matters: the model computes differently in training and in inference mode (BatchNorm, dropout).
         clients: updates summed before the adversary sees them; rung 0 needs at least two.
         public: public data is at hand; `public_attacks`: some chosen attack makes use of it.
+        planting_attacks: some chosen attack crafts the model.
         requested: the user's choice of rungs; None leaves the choice to the rules above.
     """
-    return [_rung(level, native, mode_matters, clients, public, public_attacks, requested) for level in ThreatLevel]
+    why_not = {
+        level: _impossible(level, native, clients, public, public_attacks, planting_attacks) for level in ThreatLevel
+    }
+    return [_rung(level, native, mode_matters, why_not[level], requested) for level in ThreatLevel]
 
 
 def _rung(
     level: ThreatLevel,
     native: ThreatLevel,
     mode_matters: bool,
-    clients: int,
-    public: bool,
-    public_attacks: bool,
+    impossible: str,
     requested: Sequence[int] | None,
 ) -> Rung:
-    impossible = _impossible(level, native, clients, public, public_attacks)
     if impossible:
         return Rung(level, False, impossible)
     if requested is not None and level not in requested:
@@ -75,9 +77,11 @@ def _rung(
     return Rung(level, True)
 
 
-def _impossible(level: ThreatLevel, native: ThreatLevel, clients: int, public: bool, public_attacks: bool) -> str:
-    if level == ThreatLevel.MALICIOUS:
-        return "no malicious-server attack in this audit"
+def _impossible(
+    level: ThreatLevel, native: ThreatLevel, clients: int, public: bool, public_attacks: bool, planting_attacks: bool
+) -> str:
+    if level == ThreatLevel.MALICIOUS and not planting_attacks:
+        return "no malicious-server attack in this audit; ask for rung 5, or name one"
     if level == ThreatLevel.AGGREGATE and clients < 2:
         return "only one client: there is no sum to hide in"
     if ThreatLevel.UPDATE <= level < native:

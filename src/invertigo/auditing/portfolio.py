@@ -35,19 +35,27 @@ class Entry:
         return self.attack.name
 
 
-def choose(wanted: str | Sequence[Any] | None, task: Task, num_examples: int | None) -> list[Entry]:
+def choose(
+    wanted: str | Sequence[Any] | None, task: Task, num_examples: int | None, *, planting: bool = False
+) -> list[Entry]:
     """The attacks to try, exact ones first.
 
     Args:
         wanted: None or "auto" to let the audit choose, else names, `AttackSection`s, attack classes or attacks.
         num_examples: size of the private batch, which bounds the unknowns.
+        planting: the audit may also choose attacks of a malicious server.
 
     Raises: UnknownNameError, ConfigurationError for a hyper-parameter that an attack does not have.
     """
     if wanted is None or wanted == "auto":
-        return _automatic(task, num_examples or 1)
+        return _automatic(task, num_examples or 1, planting)
     listed = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Sequence) else wanted
     return sorted((_entry(one) for one in listed), key=lambda entry: not entry.attack.exact)
+
+
+def plants(attack: Attack | type[Attack]) -> bool:
+    """The attack is a malicious server's: it crafts the model first."""
+    return Requirement.CRAFTED_MODEL in attack.requires
 
 
 def _entry(wanted: Any) -> Entry:
@@ -63,10 +71,11 @@ def _entry(wanted: Any) -> Entry:
     return Entry(wanted, pinned=True)
 
 
-def _automatic(task: Task, num_examples: int) -> list[Entry]:
+def _automatic(task: Task, num_examples: int, planting: bool) -> list[Entry]:
     fitting = [
         attacks.registry[name] for name in attacks.registry if task.domain.name in attacks.registry[name].domains
     ]
+    fitting = [attack for attack in fitting if planting or not plants(attack)]
     exact = [attack for attack in fitting if attack.exact]
     left_out = SUPERSEDED | ON_REQUEST
     rest = {attack.name: attack for attack in fitting if not attack.exact and attack.name not in left_out}

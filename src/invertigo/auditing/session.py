@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from torch import Tensor
 
 from invertigo.auditing.budget import Budget
-from invertigo.auditing.portfolio import Entry
+from invertigo.auditing.portfolio import Entry, plants
 from invertigo.auditing.record import AttackRecord
 from invertigo.auditing.trial import Trial, attempt
 from invertigo.types import Attack, Observation, Progress, Reconstruction, ThreatLevel, Tick
@@ -67,6 +67,10 @@ class Session:
     progress: AuditProgress | None = None
     informed: Mapping[ThreatLevel, Observation] = field(default_factory=dict)
     """The same observations in the hands of an adversary who knows the client's defense, where there is one."""
+    planted: Mapping[str, Sequence[Observation]] = field(default_factory=dict)
+    """For each attack of a malicious server, what it receives from the model that it planted: naive, then informed."""
+    misfits: Mapping[str, str] = field(default_factory=dict)
+    """Attacks of a malicious server that found no place in this model, with the reason."""
     quiet_refusals: bool = False
     """Leave out attacks that a rung does not allow, because the user did not ask for them by name."""
     records: list[AttackRecord] = field(default_factory=list)
@@ -84,7 +88,15 @@ class Session:
             for level in self.observations
             for entry in self._on(level, exact)
             for seen in self._adversaries(level)
+        ] + [
+            Run(ThreatLevel.MALICIOUS, entry, seen)
+            for entry in self.entries
+            for seen in self.planted.get(entry.name, ())
         ]
+        if not self.quiet_refusals:
+            self.records += [
+                _refused(entry, self.misfits[entry.name]) for entry in self.entries if entry.name in self.misfits
+            ]
         for number, run in enumerate(plan):
             reason = self._why_not(run)
             if reason:
@@ -112,7 +124,7 @@ class Session:
                 yield entry, trial.reconstruction
 
     def _on(self, level: ThreatLevel, exact: bool) -> list[Entry]:
-        chosen = [entry for entry in self.entries if entry.attack.exact == exact]
+        chosen = [entry for entry in self.entries if entry.attack.exact == exact and not plants(entry.attack)]
         if not self.quiet_refusals:
             return chosen
         return [entry for entry in chosen if not self.observations[level].unmet(entry.attack.requires)]
@@ -180,13 +192,21 @@ def _without_matching(attack: Attack) -> Attack | None:
 
 
 def _unrun(run: Run, status: str, reason: str) -> AttackRecord:
+    return _without_result(run.level, run.entry, status, reason, informed=run.informed)
+
+
+def _refused(entry: Entry, reason: str) -> AttackRecord:
+    return _without_result(ThreatLevel.MALICIOUS, entry, "refused", reason, informed=False)
+
+
+def _without_result(level: ThreatLevel, entry: Entry, status: str, reason: str, *, informed: bool) -> AttackRecord:
     return AttackRecord.model_validate(
         {
-            "level": int(run.level),
-            "attack": run.entry.name,
-            "paper": run.entry.attack.paper.key,
-            "exact": run.entry.attack.exact,
-            "informed": run.informed,
+            "level": int(level),
+            "attack": entry.name,
+            "paper": entry.attack.paper.key,
+            "exact": entry.attack.exact,
+            "informed": informed,
             "status": status,
             "reason": reason,
         }
