@@ -16,8 +16,9 @@ from invertigo.federation.functional import simulating
 from invertigo.types import RequirementError, Task
 
 PROBES = 3
-ENOUGH = 0.2
+ENOUGH = 0.1
 """Share of the pixels that must arrive; below it, what is read off the layer is no image."""
+OTHER_CHANNEL = 2.0
 MIXING = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -35,10 +36,11 @@ class Passage:
 
 
 def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passage:
-    """The first hidden linear layer (or the first at all), with convolutions before it turned into pixel copies.
+    """The first hidden linear layer (or the classifier), with the layers before it turned into pixel copies.
 
-    A convolution of stride s copies each of its input channels at s x s offsets, as far as its channels reach, and adds
-    what makes every pixel positive, so that rectifiers let it through. What arrives is measured by a dry run.
+    A convolution of stride s copies each of its input channels at s x s offsets, as far as its channels reach; a linear
+    layer copies as many evenly spaced features as it has rows. The first of them adds what makes every pixel positive,
+    so that rectifiers let it through. What arrives is measured by a dry run.
 
     Raises: RequirementError when no hidden linear layer with bias is followed by another one, or too few pixels arrive.
     """
@@ -46,19 +48,19 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passa
     probes = _probes(task, shape)
     calls = _executed(model, probes, mode)
     linear = [(name, module) for name, module, _ in calls if isinstance(module, nn.Linear)]
-    if len(linear) < (1 if to_classifier else 2) or linear[0][1].bias is None:
+    if len(linear) < (1 if to_classifier else 2) or linear[-1 if to_classifier else 0][1].bias is None:
         raise RequirementError(
             "This model has no hidden linear layer with a bias that another linear layer reads, so a malicious server "
             "that may change parameters only has no place to plant measurements in."
         )
-    first = linear[0][0]
+    at = len(linear) - 1 if to_classifier else 0
+    first, hidden = linear[at]
     before = [(n, m) for n, m, _ in calls[: [name for name, _, _ in calls].index(first)]]
     low = float(task.domain.bounds(task.domain.inputs)[0].min())
     state, shift = _copies(before, shape[0], max(0.0, -low), mode)
     pixel = _arrivals(model, state, probes, shift, first, mode)
     names = {id(p): n for n, p in model.named_parameters()}
-    hidden = linear[0][1]
-    consumer = names[id(linear[1][1].weight)] if len(linear) > 1 else None
+    consumer = None if to_classifier else names[id(linear[1][1].weight)]
     layer = FirstLinear(
         name=first,
         module=hidden,
@@ -68,7 +70,7 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passa
         shift=torch.full((len(pixel),), shift, dtype=torch.float64, device=pixel.device),
         shape=shape,
         pixel=pixel,
-        missing=float(torch.stack([bound.mean() for bound in task.domain.bounds(task.domain.inputs)]).mean()),
+        feature=_nearest(pixel, shape) if bool((pixel >= 0).any()) else None,
     )
     if layer.arriving < ENOUGH:
         raise RequirementError(
@@ -115,11 +117,15 @@ def _copies(
 ) -> tuple[dict[str, Tensor], float]:
     """State that makes every layer before the linear one pass its input on, and what has been added to the pixels."""
     state: dict[str, Tensor] = {}
-    used, shift = channels, 0.0
+    used, width, shift = channels, channels, 0.0
     for name, module in before:
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            kernel, used = _one_hot(module, used)
-            state[f"{name}.weight"] = kernel
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
+            if isinstance(module, nn.Linear):
+                state[f"{name}.weight"], used = _spaced(module, module.in_features * used // width)
+                width = module.out_features
+            else:
+                state[f"{name}.weight"], used = _one_hot(module, used)
+                width = module.out_channels
             if module.bias is not None:
                 state[f"{name}.bias"] = torch.full_like(module.bias, lift if shift == 0.0 else 0.0)
                 shift = shift or lift
@@ -150,6 +156,14 @@ def _one_hot(module: nn.Conv2d, used: int) -> tuple[Tensor, int]:
     return kernel, len(wanted)
 
 
+def _spaced(module: nn.Linear, features: int) -> tuple[Tensor, int]:
+    """A weight that copies as many of the first `features` inputs as there are rows, evenly spaced."""
+    weight = torch.zeros_like(module.weight)
+    rows = torch.arange(min(len(weight), features), device=weight.device)
+    weight[rows, rows * features // len(rows)] = 1.0
+    return weight, len(rows)
+
+
 def _identity_norm(name: str, module: _BatchNorm) -> dict[str, Tensor]:
     assert module.running_mean is not None
     assert module.running_var is not None
@@ -177,3 +191,14 @@ def _arrivals(
         same = (flat[:, guess] - read).abs().amax(0) < 1e-9 * (1 + flat.abs().max())
         pixel = torch.where(same & (pixel < 0), guess, pixel)
     return pixel
+
+
+def _nearest(pixel: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(pixel,) the feature that shows each pixel of the image, or the nearest pixel that arrives."""
+    read = (pixel >= 0).nonzero()[:, 0]
+    grid = torch.cartesian_prod(*[torch.arange(side, dtype=torch.float32) for side in shape]).to(pixel.device)
+    # Another channel of the same place is taken to be as far as two pixels within the channel.
+    grid[:, 0] *= OTHER_CHANNEL
+    known = grid[pixel[read]]
+    nearest = [torch.cdist(some, known).argmin(1) for some in grid.split(512)]
+    return read[torch.cat(nearest)]

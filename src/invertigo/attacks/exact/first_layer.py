@@ -17,8 +17,8 @@ from invertigo.types import Domain, RequirementError
 class FirstLinear:
     """A linear layer whose input is the flattened image, up to a fixed affine map a pixel (`scale`, `shift`).
 
-    Where other layers stand before it, feature `f` reads pixel `pixel[f]` (-1: none); `missing` fills the pixels that
-    no feature reads.
+    Where other layers stand before it, feature `f` reads pixel `pixel[f]` (-1: none), and pixel `p` is best told from
+    feature `feature[p]`: one that reads it, else one that reads the nearest pixel that arrives.
     """
 
     name: str
@@ -29,16 +29,13 @@ class FirstLinear:
     shift: Tensor
     shape: tuple[int, ...]
     pixel: Tensor | None = None
-    missing: float = 0.0
+    feature: Tensor | None = None
 
     def images(self, inputs: Tensor) -> Tensor:
         """(row, *shape) images whose layer inputs are `inputs` (row, feature)."""
         flat = (inputs - self.shift) / self.scale
-        if self.pixel is not None:
-            read = (self.pixel >= 0).nonzero()[:, 0]
-            whole = flat.new_full((len(flat), torch.Size(self.shape).numel()), self.missing)
-            whole[:, self.pixel[read]] = flat[:, read]
-            flat = whole
+        if self.feature is not None:
+            flat = flat[:, self.feature]
         return flat.unflatten(1, self.shape)
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -47,6 +44,11 @@ class FirstLinear:
         if self.pixel is None:
             return flat * self.scale + self.shift
         return torch.where(self.pixel >= 0, flat[:, self.pixel.clamp_min(0)] * self.scale + self.shift, 0.0)
+
+    @property
+    def arrives(self) -> Tensor:
+        """(feature,) whether it reads a pixel."""
+        return torch.ones_like(self.scale, dtype=torch.bool) if self.pixel is None else self.pixel >= 0
 
     @property
     def arriving(self) -> float:
