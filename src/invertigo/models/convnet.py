@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from invertigo.models.building import Shape, registry
 from invertigo.models.layers import activation as make_activation
+from invertigo.models.layers import head
 from invertigo.models.layers import norm as make_norm
 from invertigo.models.layers import positive
 from invertigo.types import Paper
@@ -25,6 +26,7 @@ class ConvNet(nn.Module):
         width: Channels of the first layer; later ones have two and four times as many.
         activation: After each normalisation.
         norm: `batch`, `group`, `layer` or `none`.
+        hidden: Width of a linear layer before the last one; None for none, as published.
 
     Source: Geiping et al. (2020).
     """
@@ -46,6 +48,7 @@ class ConvNet(nn.Module):
         width: int = 64,
         activation: str = "relu",
         norm: str = "batch",
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         positive(width=width)
@@ -60,7 +63,7 @@ class ConvNet(nn.Module):
                 window = min(3, height), min(3, wide)
                 self.body.add_module(f"pool{index}", nn.MaxPool2d(window))
                 height, wide = height // window[0], wide // window[1]
-        self.head = nn.Linear(channels * height * wide, num_classes)
+        self.head = head(channels * height * wide, num_classes, hidden, activation)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channel, height, width)."""

@@ -20,6 +20,8 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
+    "hardtanh": nn.Hardtanh,
+    "relu6": nn.ReLU6,
 }
 """None works in place: an overwritten input cannot be differentiated twice."""
 
@@ -48,6 +50,14 @@ def activation(name: str) -> nn.Module:
 def norm(name: str, channels: int) -> nn.Module:
     """A new normalisation of `channels` maps."""
     return choose("norm", name, NORMS)(channels)
+
+
+def head(features: int, classes: int, hidden: int | None, activated_by: str) -> nn.Module:
+    """The end of a model: one linear layer, or `hidden` features between two."""
+    if hidden is None:
+        return nn.Linear(features, classes)
+    positive(hidden=hidden)
+    return nn.Sequential(nn.Linear(features, hidden), activation(activated_by), nn.Linear(hidden, classes))
 
 
 def choose(option: str, value: str, known: Mapping[str, T]) -> T:

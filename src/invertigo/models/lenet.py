@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from invertigo.models.building import Shape, registry
 from invertigo.models.layers import activation as make_activation
-from invertigo.models.layers import one_of, positive
+from invertigo.models.layers import head, one_of, positive
 from invertigo.types import Paper
 
 UNIFORM_BOUND = 0.5
@@ -20,6 +20,7 @@ class LeNet(nn.Module):
     Args:
         width: Channels of each convolution.
         activation: After each convolution; the paper's is the sigmoid.
+        hidden: Width of a linear layer before the last one; None for none, as published.
         init: `default` is PyTorch's; `uniform` draws every weight and bias from U(-0.5, 0.5), as the paper's code does.
 
     Source: Zhu et al. (2019).
@@ -41,6 +42,7 @@ class LeNet(nn.Module):
         *,
         width: int = 12,
         activation: str = "sigmoid",
+        hidden: int | None = None,
         init: str = "default",
     ) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class LeNet(nn.Module):
             layers += [nn.Conv2d(channels, width, 5, stride=stride, padding=2), make_activation(activation)]
             channels, height, wide = width, _strided(height, stride), _strided(wide, stride)
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(width * height * wide, num_classes)
+        self.head = head(width * height * wide, num_classes, hidden, activation)
         if init == "uniform":
             for parameter in self.parameters():
                 torch.nn.init.uniform_(parameter, -UNIFORM_BOUND, UNIFORM_BOUND)
