@@ -53,10 +53,13 @@ class ClassFishing:
 
     Args:
         target: the class to fish for; None draws one. A round without an example of it gives nothing.
-        multiplier: size of the target row's weights. bias: score of all other classes.
+        multiplier: size of the target row's weights. bias: score of all other classes, above the target's; from about
+            12 on, examples of other classes are silent.
+        residue: the part of their own weights that the other rows keep, which a client finds less odd than zeros; what
+            it lets through of other examples blurs the gradient.
         attack: what inverts the gradient; `iterations` shortens it.
 
-    Source: Wen et al. 2022, class fishing.
+    Source: Wen et al. 2022, class fishing; the residue, and reading the number off the bias gradient, are ours.
     """
 
     name: ClassVar[str] = "class_fishing"
@@ -68,6 +71,7 @@ class ClassFishing:
     target: int | None = None
     multiplier: float = 0.5
     bias: float = 1000.0
+    residue: float = 0.0
     attack: str = "inverting_gradients"
     iterations: int = 4800
     seconds: float | None = None
@@ -86,6 +90,7 @@ class ClassFishing:
         head = _classifier(task, local)
         target = _target(self.target, len(head.module.weight), generator)
         weight, bias = _others_silent(head, target, self.bias)
+        weight += self.residue * head.module.weight.detach()
         weight[target] = self.multiplier
         bias[target] = 0.0
         return _plant(self.name, head, weight, bias, target)
@@ -143,8 +148,7 @@ class FeatureFishing:
         target = _target(self.target, len(head.module.weight), generator)
         alike = public.select(public[task.domain.target] == target) if task.domain.target in public.fields else public
         features = _features(task, head, alike if len(alike) > 3 else public, local.mode)
-        chosen = int((features.std(0) / (features.abs().mean(0) + 1e-12) * (features.std(0) > 1e-6)).argmax())
-        threshold = features[:, chosen].quantile(min(0.5, 1 / num_examples)).item()
+        chosen, threshold = _separating(features, min(0.5, 1 / num_examples))
         weight, bias = _others_silent(head, target, 0.0)
         factor = self.multiplier / max(features[:, chosen].std().item(), 1e-6)
         weight[target, chosen] = factor
@@ -192,6 +196,19 @@ def _features(task: Task, head: Classifier, public: Batch, mode: str) -> Tensor:
     finally:
         handle.remove()
     return seen[0].double().flatten(1)
+
+
+def _separating(features: Tensor, share: float) -> tuple[int, float]:
+    """The feature (example, feature) that varies most for its size, and the value that `share` of them stay below.
+
+    Features that take the same value often (rectified ones are often zero) cannot be cut there.
+    """
+    ordered = features.sort(0).values
+    below = min(max(round(share * len(ordered)), 1), len(ordered) - 1)
+    gap, spread = ordered[below] - ordered[below - 1], features.std(0)
+    varies = spread / (features.abs().mean(0) + 1e-12) * (gap > 1e-3 * spread) * (spread > 1e-6)
+    chosen = int(varies.argmax())
+    return chosen, float(ordered[below - 1 : below + 1, chosen].mean())
 
 
 def _invert(

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from invertigo.attacks.active.gate import find_gate
 from invertigo.attacks.active.passage import find_passage
 from invertigo.attacks.active.reading import seen_images
 from invertigo.attacks.exact.first_layer import FirstLinear
@@ -39,16 +40,21 @@ class Imprint:
     when it is alone: $x = (g_{W,k} - g_{W,k+1}) / (g_{b,k} - g_{b,k+1})$. With $K$ equally likely bins, the expected
     share of images that are alone among $n$ is $(1 - 1/K)^{n-1}$.
 
-    The bins are quantiles of $h \cdot x$ over public data; without any, of a normal law of mid-grey noise.
+    The bins are quantiles of $h \cdot x$ over public data; without any, of a normal law of mid-grey noise. Where the
+    activation is shut by large inputs too (hard tanh, ReLU6), row $k$ is scaled to fire for bin $k$ alone and its own
+    ratio is the image: the sparse form, which several local steps do not blur, since steps on other images leave the
+    row alone. Clients that are summed securely count as one large batch.
 
     Args:
         measure: `mean` brightness, or `random`, a standardised normal direction.
         gain: factor on the measuring rows.
         one_shot: two bins around the quantile at which one image of `num_examples x clients` is expected beyond.
         slack: how far pixels may leave their range, as a fraction of it, before a ratio counts as a mixture.
+        permute: put the rows in random order. noise: relative size of normal noise on each measuring row. Both hide
+            the structure from a client who looks for it; noise makes bins overlap.
 
-    Source: Fowl et al. 2022. The paper adds a layer to the model; here an existing hidden layer is used, since clients
-    load parameters, not code.
+    Source: Fowl et al. 2022; permutation and noise are ours. The paper adds a layer to the model; here an existing
+    hidden layer is used, since clients load parameters, not code.
     """
 
     name: ClassVar[str] = "imprint"
@@ -68,6 +74,8 @@ class Imprint:
     gain: float = 1.0
     one_shot: bool = False
     slack: float = 0.05
+    permute: bool = False
+    noise: float = 0.0
 
     def plant(
         self,
@@ -81,22 +89,42 @@ class Imprint:
     ) -> Plant:
         """See `types.ActiveAttack`."""
         passage = find_passage(task, local.mode)
+        gate = find_gate(task, passage)
         layer, parameters = passage.layer, dict(task.model.named_parameters())
         assert passage.consumer is not None
         weight, bias, consumer = (parameters[n] for n in (layer.weight_name, passage.bias, passage.consumer))
-        arrives = layer.inputs(torch.ones(1, *layer.shape, dtype=torch.float64))[0] != 0
-        direction = self._direction(arrives, generator)
+        direction = self._direction(layer.arrives.cpu(), generator)
         centre, deviation = self._law(direction, layer, task, public)
-        edges = self._edges(len(bias), num_examples * clients) * deviation + centre
-        # All rows weigh alike for each reader; together they pass on numbers of the order of one.
-        column = torch.randn(len(consumer), generator=generator, dtype=torch.float64)
-        column = column / (len(bias) * deviation * self.gain)
+        edges = self._edges(len(bias) + gate.closes_above, num_examples * clients) * deviation + centre
+        rows = self.gain * direction.expand(len(bias), -1)
+        shifts = -self.gain * edges[: len(bias)]
+        if gate.closes_above:
+            steepness = (gate.high - gate.low) / edges.diff().clamp_min(1e-9)
+            rows, shifts = steepness[:, None] * direction, gate.low - steepness * edges[:-1]
+        rows = self._noisy(rows, generator)
+        order = torch.randperm(len(bias), generator=generator) if self.permute else torch.arange(len(bias))
+        column = torch.randn(len(consumer), 1, generator=generator, dtype=torch.float64)
+        if gate.closes_above:
+            # Rows are read alone, so that neighbours may cancel in the prediction and still send large gradients.
+            column = column * self._alternating(len(bias))
+        else:
+            # All rows weigh alike for each reader; together they pass on numbers of the order of one.
+            column = (column / (len(bias) * deviation * self.gain)).expand(-1, len(bias))
         state = {
-            layer.weight_name: (self.gain * direction).expand(len(bias), -1).to(weight),
-            passage.bias: (-self.gain * edges).to(bias),
-            passage.consumer: column[:, None].expand(-1, consumer.shape[1]).to(consumer),
+            layer.weight_name: rows[order].to(weight),
+            passage.bias: shifts[order].to(bias),
+            passage.consumer: column[:, order].to(consumer),
         }
         return Plant(self.name, {**passage.state, **state})
+
+    def _alternating(self, count: int) -> Tensor:
+        return 1.0 - 2.0 * (torch.arange(count, dtype=torch.float64) % 2)
+
+    def _noisy(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        if self.noise == 0.0:
+            return rows
+        drawn = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+        return rows + self.noise * rows.norm(dim=1, keepdim=True) * drawn / rows.shape[1] ** 0.5
 
     def _direction(self, arrives: Tensor, generator: torch.Generator) -> Tensor:
         drawn = torch.randn(len(arrives), generator=generator, dtype=torch.float64)
@@ -129,19 +157,19 @@ class Imprint:
         started = time.perf_counter()
         check_requirements(self, observation)
         passage = find_passage(observation.task, observation.local.mode)
+        gate = find_gate(observation.task, passage)
         rows = layer_gradients(observation, passage.layer)
-        order = observation.parameters[passage.bias].argsort(descending=True, stable=True)
-        weight, bias = rows.weight[order], rows.bias[order]
-        share = bias - torch.cat([bias[1:], bias.new_zeros(1)])
-        filled = share.abs() > 1e-5 * bias.abs().max()
-        difference = weight - torch.cat([weight[1:], weight.new_zeros(1, weight.shape[1])])
-        images = seen_images(passage.layer, difference[filled] / share[filled, None], observation, self.slack)
+        weight, share = rows.weight, rows.bias
+        if not gate.closes_above:
+            weight, share = _bins(weight, share, observation.parameters[passage.bias])
+        filled = share.abs() > 1e-5 * rows.bias.abs().max()
+        images = seen_images(passage.layer, weight[filled] / share[filled, None], observation, self.slack)
         if not len(images):
             raise RequirementError("No bin of the planted layer holds one image alone, so nothing can be read back.")
         like = observation.update.tensors[passage.bias]
         domain = observation.task.domain
         note = (
-            f"{len(images)} images were read out of {len(bias)} bins, with {passage.layer.arriving:.0%} of the pixels."
+            f"{len(images)} images were read out of {len(share)} bins, with {passage.layer.arriving:.0%} of the pixels."
         )
         return Reconstruction(
             fields={domain.inputs: images.to(like.dtype)},
@@ -151,3 +179,13 @@ class Imprint:
             seconds=time.perf_counter() - started,
             notes=(note,),
         )
+
+
+def _bins(weight: Tensor, bias: Tensor, planted: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of each bin alone: a row's minus those of the row with the next higher edge."""
+    order = planted.argsort(descending=True, stable=True)
+    weight, bias = weight[order], bias[order]
+    return (
+        weight - torch.cat([weight[1:], weight.new_zeros(1, weight.shape[1])]),
+        bias - torch.cat([bias[1:], bias.new_zeros(1)]),
+    )
