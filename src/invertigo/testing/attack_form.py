@@ -10,7 +10,7 @@ from invertigo.domains import registry as domains
 from invertigo.testing.cases import Case
 from invertigo.testing.contract import demand
 from invertigo.testing.running import instance_of, kind_of
-from invertigo.types import Attack, Paper, Requirement
+from invertigo.types import ActiveAttack, Attack, Paper, Requirement
 
 FACTS = {"name": str, "paper": Paper, "requires": frozenset, "domains": frozenset, "exact": bool}
 
@@ -46,7 +46,15 @@ def check_form(attack: Any, case: Case | None = None) -> None:
         demand(item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING,
                f"{kind.__name__}.{item.name} needs a default: the paper's.")  # fmt: skip
     demand(isinstance(instance_of(attack), Attack), f"{kind.__name__} lacks a member of invertigo.types.Attack.")
-    named = inspect.signature(kind.reconstruct).parameters
-    for name in ("generator", "progress"):
+    _takes_keywords(kind, "reconstruct", ("generator", "progress"))
+    if Requirement.CRAFTED_MODEL in kind.requires:
+        demand(isinstance(instance_of(attack), ActiveAttack),
+               f"{kind.__name__} requires a crafted model, so it needs a method that plants it.")  # fmt: skip
+        _takes_keywords(kind, "plant", ("public", "num_examples", "clients", "generator"))
+
+
+def _takes_keywords(kind: type, method: str, names: tuple[str, ...]) -> None:
+    named = inspect.signature(getattr(kind, method)).parameters
+    for name in names:
         kept = name in named and named[name].kind is inspect.Parameter.KEYWORD_ONLY
-        demand(kept, f"{kind.__name__}.reconstruct must take {name} as a keyword.")
+        demand(kept, f"{kind.__name__}.{method} must take {name} as a keyword.")

@@ -12,6 +12,7 @@ from invertigo.testing.attack_manners import (
     check_refuses_unmet_requirements,
     check_restores_state,
 )
+from invertigo.testing.attack_plants import check_plant
 from invertigo.testing.attack_results import (
     check_beats_mid_grey,
     check_reproducible,
@@ -34,6 +35,7 @@ def attack_checks() -> tuple[Callable[..., None], ...]:
         check_refuses_unmet_requirements,
         check_refuses_other_domains,
         check_stops_when_asked,
+        check_plant,
     )
 
 

@@ -1,9 +1,12 @@
-"""The easiest thing to rebuild: one high-contrast picture, from the gradient of a small smooth network."""
+"""The easiest thing to rebuild: one high-contrast picture, from the gradient of a small smooth network.
+
+For a malicious server, it is several pictures from the gradient of a small rectified network that it planted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,10 +16,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import skip_init
 
 from invertigo.domains import Images
+from invertigo.federation import observe
 from invertigo.testing.contract import ContractError
-from invertigo.types import Batch, Knowledge, Observation, Requirement
+from invertigo.types import Batch, Knowledge, LocalTraining, Observation, Plant, Requirement, Task
 
-SIDE, CLASSES, HIDDEN = 16, 4, 32
+SIDE, CLASSES, HIDDEN, RECTIFIED = 16, 4, 32, 96
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ def easy_case(attack: Any, dtype: torch.dtype = torch.float64) -> Case:
             f"Attack '{attack.name}' reads {', '.join(sorted(attack.domains))}; "
             "there is a ready case for images only, so pass case=Case(observation, truth) of your domain."
         )
+    if Requirement.CRAFTED_MODEL in attack.requires:
+        return planted_case(attack, dtype)
     generator = torch.Generator().manual_seed(1)
     model = _smooth_network(generator, dtype)
     truth = Batch({"images": pictures(1, dtype), "labels": torch.tensor([2])})
@@ -49,6 +55,63 @@ def easy_case(attack: Any, dtype: torch.dtype = torch.float64) -> Case:
         knowledge=_knowledge(attack.requires, truth),
     )
     return Case(observation, truth)
+
+
+@dataclass(frozen=True)
+class Bait:
+    """A client for a malicious server: what it would train honestly, and on what."""
+
+    task: Task
+    truth: Batch
+    public: Batch
+    local: LocalTraining = field(default_factory=LocalTraining)
+
+    def plant(self, attack: Any, seed: int = 0) -> Plant:
+        """What the attack plants for this client, who is alone."""
+        return attack.plant(
+            self.task,
+            self.local,
+            public=self.public,
+            num_examples=len(self.truth),
+            clients=1,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+
+def bait(dtype: torch.dtype = torch.float64, *, one_class: bool = False) -> Bait:
+    """Three pictures for a convolution, a hidden linear layer and a classifier, rectified; each of a class of its own,
+    or all of class 1.
+    """
+    generator = torch.Generator().manual_seed(1)
+    model = nn.Sequential(
+        _drawn(skip_init(nn.Conv2d, 1, 4, 3, stride=2, padding=1, dtype=dtype), 9, generator),
+        nn.ReLU(),
+        nn.Flatten(),
+        _drawn(skip_init(nn.Linear, SIDE * SIDE, RECTIFIED, dtype=dtype), SIDE * SIDE, generator),
+        nn.ReLU(),
+        _drawn(skip_init(nn.Linear, RECTIFIED, CLASSES, dtype=dtype), RECTIFIED, generator),
+    )
+    task = Task(model, cross_entropy, Images(shape=(1, SIDE, SIDE)), num_classes=CLASSES)
+    many = pictures(40, dtype)
+    labels = torch.ones(3, dtype=torch.long) if one_class else torch.arange(3)
+    truth = Batch({"images": many[:3], "labels": labels})
+    return Bait(task, truth, Batch({"images": many[3:], "labels": torch.arange(37) % CLASSES}))
+
+
+def planted_case(attack: Any, dtype: torch.dtype = torch.float64, *, one_class: bool = False) -> Case:
+    """The update of a client (see `bait`) that was sent what `attack` plants."""
+    client = bait(dtype, one_class=one_class)
+    public = client.public if Requirement.PUBLIC_DATA in attack.requires else None
+    plant = client.plant(attack)
+    seen = observe(client.task, client.truth, client.local, level=5, plant=plant, public=public)
+    return Case(seen, client.truth)
+
+
+def _drawn(layer: nn.Module, fan_in: int, generator: torch.Generator) -> nn.Module:
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-1, 1, generator=generator).mul_((3 / fan_in) ** 0.5)
+    return layer
 
 
 def pictures(n: int, dtype: torch.dtype = torch.float64) -> Float[Tensor, "n 1 side side"]:
@@ -66,11 +129,8 @@ def _smooth_network(generator: torch.Generator, dtype: torch.dtype) -> nn.Module
     """Weights from `generator` alone: constructing a case must not touch the global random state either."""
     first = skip_init(nn.Linear, SIDE * SIDE, HIDDEN, dtype=dtype)
     last = skip_init(nn.Linear, HIDDEN, CLASSES, dtype=dtype)
-    with torch.no_grad():
-        for parameter in [*first.parameters(), *last.parameters()]:
-            fan_in = SIDE * SIDE if parameter is first.weight or parameter is first.bias else HIDDEN
-            parameter.uniform_(-1, 1, generator=generator).mul_((3 / fan_in) ** 0.5)
-    return nn.Sequential(nn.Flatten(), first, nn.Sigmoid(), last)
+    _drawn(first, SIDE * SIDE, generator)
+    return nn.Sequential(nn.Flatten(), first, nn.Sigmoid(), _drawn(last, HIDDEN, generator))
 
 
 def _gradient(model: nn.Module, truth: Batch) -> Mapping[str, Tensor]:

@@ -68,6 +68,8 @@ def of_observation(observation: Observation) -> dict[str, Any]:
         "update.tensors": observation.update.tensors,
         "update.buffers": observation.update.buffers or {},
         "knowledge.public": of_batch(known.public) if known.public is not None else {},
+        "knowledge.plant.state": known.plant.state if known.plant is not None else {},
+        "knowledge.plant.memo": known.plant.memo if known.plant is not None else {},
         "knowledge": {} if known.labels is None else {"labels": known.labels},
     }
     for name, (mean, variance) in (known.batch_statistics or {}).items():
