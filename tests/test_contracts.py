@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from invertigo import attacks, defenses, domains
+from invertigo import attacks, defenses, domains, guards
 from invertigo.domains import Images
-from invertigo.testing import attack_checks, defense_checks, domain_checks
+from invertigo.testing import attack_checks, defense_checks, domain_checks, guard_checks, planted_case
 
 QUICK: dict[str, dict[str, Any]] = {
     "dlg": {"iterations": 30},
@@ -19,9 +19,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "gauss_newton": {"iterations": 15},
     "auto": {"iterations": 60},
     "generative_prior": {"iterations": 80, "restarts": 2, "latent": 8, "width": 4, "epochs": 10},
+    "class_fishing": {"target": 1, "iterations": 60},
+    "feature_fishing": {"target": 1, "iterations": 60},
     "amortised_inverter": {"iterations": 60, "clients": 8, "sketch": 128, "hidden": 64},
 }
 """Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""
+
+CASES: dict[str, Any] = {"feature_fishing": lambda attack: planted_case(attack, one_class=True)}
+"""What to attack, where the easy case is none for an attack."""
 
 INSTANCES = {
     "images": [
@@ -46,7 +51,7 @@ DOMAINS = [instance for name in domains.registry for instance in INSTANCES[name]
 @pytest.mark.parametrize("check", attack_checks(), ids=lambda check: check.__name__)
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_attack(attack, check):
-    check(attack)
+    check(attack, CASES[attack.name](attack) if attack.name in CASES else None)
 
 
 @pytest.mark.parametrize("name", attacks.registry)
@@ -69,3 +74,14 @@ def test_defense(name, check):
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: f"{domain.name}{domain.shape}")
 def test_domain(domain, check):
     check(domain)
+
+
+@pytest.mark.parametrize("check", guard_checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", guards.registry)
+def test_guard(name, check):
+    check(guards.registry[name])
+
+
+@pytest.mark.parametrize("name", guards.registry)
+def test_a_guard_is_registered_under_its_own_name(name):
+    assert guards.registry[name]().name == name

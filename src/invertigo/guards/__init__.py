@@ -11,9 +11,11 @@ from invertigo.guards.inspector import Inspector
 from invertigo.guards.intake import Architecture, Broadcast, FiniteValues
 from invertigo.guards.isolation import BinIsolation, Dominance, Isolation
 from invertigo.guards.loss import LossJump, LossLevel
+from invertigo.guards.reading import read_model
 from invertigo.guards.registry import make, register, registry
 from invertigo.guards.row_tails import RowTails
 from invertigo.guards.sign_balance import SignBalance
+from invertigo.guards.standing import inspect_file
 from invertigo.guards.update import SelfReading, UpdateJump
 
 __all__ = [
@@ -41,7 +43,9 @@ __all__ = [
     "SignBalance",
     "TransmissionSNR",
     "UpdateJump",
+    "inspect_file",
     "make",
+    "read_model",
     "register",
     "registry",
 ]

@@ -35,9 +35,10 @@ class Architecture:
                 problems.append(f"'{name}' is {tuple(sent.shape)}, not {tuple(mine.shape)}")
             elif sent is not None and sent.dtype != mine.dtype and "quantised" not in local.declared.looks:
                 problems.append(f"'{name}' is {sent.dtype}, not {mine.dtype}")
+        wrong = bool(problems)
         told = "; ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")
         message = f"The received tensors are not of the client's model: {told}." if problems else "Architecture fits."
-        return (Finding(self.name, self.gate, "defect", len(problems), None, message, REFUSE, alarming=bool(problems)),)
+        return (Finding(self.name, self.gate, "defect", float(len(problems)), None, message, REFUSE, alarming=wrong),)
 
 
 @register
@@ -59,7 +60,7 @@ class FiniteValues:
         action = "Do not load it; training on it would give NaN. The federation may have diverged."
         return (
             Finding(
-                self.name, self.gate, "defect", sum(bad.values()), None, message, action,
+                self.name, self.gate, "defect", float(sum(bad.values())), None, message, action,
                 layer=first or None, alarming=bool(bad),
             ),
         )  # fmt: skip

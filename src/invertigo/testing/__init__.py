@@ -1,4 +1,4 @@
-"""Checks that hold an attack, a defense or a domain to its contract, for those in this package and everybody else's.
+"""Checks that hold an attack, a defense, a domain or a guard to its contract, for ours and everybody else's.
 
     from invertigo.testing import check_attack
     def test_my_attack(): check_attack(MyAttack(iterations=50))
@@ -10,21 +10,27 @@ One test for each check, so that a failure names what is wrong:
 """
 
 from invertigo.testing.attacks import attack_checks, check_attack
-from invertigo.testing.cases import Case, easy_case
+from invertigo.testing.cases import Case, easy_case, planted_case
 from invertigo.testing.contract import ContractError
 from invertigo.testing.defenses import Client, check_defense, defense_checks, easy_client
 from invertigo.testing.domains import check_domain, domain_checks
+from invertigo.testing.guards import Visited, check_guard, easy_visit, guard_checks
 
 __all__ = [
     "Case",
     "Client",
     "ContractError",
+    "Visited",
     "attack_checks",
     "check_attack",
     "check_defense",
     "check_domain",
+    "check_guard",
     "defense_checks",
     "domain_checks",
     "easy_case",
     "easy_client",
+    "easy_visit",
+    "guard_checks",
+    "planted_case",
 ]

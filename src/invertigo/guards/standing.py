@@ -1,0 +1,136 @@
+"""A model file without a client: what its tensors alone tell."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from invertigo.guards.inspector import Inspector
+from invertigo.guards.nulls import predictive_p
+from invertigo.types import Finding, GuardVerdict, History, InvalidValueError, Local, Received, Task
+
+
+def inspect_file(
+    received: Received,
+    task: Task | None,
+    *,
+    previous: Sequence[Received] = (),
+    inspector: Inspector | None = None,
+) -> GuardVerdict:
+    """The gates that need no data, on a model, after `previous` ones of the same federation (oldest first).
+
+    Without a task, the model's architecture is guessed from its tensors: weights of two dimensions are linear layers,
+    of four are convolutions, in their order.
+
+    Raises: InvalidValueError when nothing in the file looks like a layer.
+    """
+    inspector = inspector or Inspector()
+    task = task or guessed_task(received)
+    history = History()
+    for number, earlier in enumerate(previous):
+        verdict = inspector.inspect(earlier, history, Local(task=task, round=number), ("load", "train"))
+        history = history.add(replace(verdict, decision="pass"))
+    verdict = inspector.inspect(received, history, Local(task=task, round=len(previous)), ("load", "train"))
+    steps = [*previous, received]
+    if verdict.decision == "block" or len(steps) < 2:
+        return verdict
+    moved = frozen_but_one(steps[-2], received)
+    sizes = [(n, _distance(a, b)) for n, (a, b) in enumerate(pairwise(steps))]
+    if len(sizes) > 1:
+        p = predictive_p(sizes[:-1], len(sizes), sizes[-1][1], floor=0.7)
+        moved.append(
+            Finding(
+                "server_step", "train", "malice", sizes[-1][1], p,
+                "The length of the server's step, as a logarithm, against its earlier steps.",
+                "Ask other clients whether they received the same model.",
+            )
+        )  # fmt: skip
+    decided = inspector.budget.decide((*verdict.observed, *moved), history.inspections)
+    extra = [f for f, level in decided[len(verdict.observed) :] if level != "pass"]
+    decision = "warn" if extra and verdict.decision == "pass" else verdict.decision
+    return replace(
+        verdict,
+        decision=decision,
+        findings=(*verdict.findings, *extra),
+        observed=(*verdict.observed, *moved),
+    )
+
+
+def frozen_but_one(before: Received, after: Received) -> list[Finding]:
+    """Biases of a layer that move while every other tensor stands still bit by bit: hyperplane attacks."""
+    names = [n for n, t in after.tensors.items() if t.is_floating_point() and n in before.tensors]
+    moved = [n for n in names if not _equal(before.tensors[n], after.tensors[n])]
+    alarming = len(names) > 3 and 0 < len(moved) <= 1
+    told = f"Only '{moved[0]}' of {len(names)} tensors changed." if alarming else f"{len(moved)} tensors changed."
+    action = "Skip the round: a server that aggregates changes every layer."
+    layer = moved[0] if alarming else None
+    return [
+        Finding(
+            "moved_layers", "train", "malice", float(len(moved)), None, told, action, layer=layer, alarming=alarming
+        )
+    ]
+
+
+def guessed_task(received: Received) -> Task:
+    """A task whose model has the received tensors; it can be looked at but not run."""
+    from invertigo.domains import Images
+
+    root = nn.Module()
+    for name, tensor in received.tensors.items():
+        path = re.split(r"\.", name)
+        module = root
+        for part in path[:-1]:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_buffer(path[-1], tensor.detach())
+    layers = sum(_become_layers(parent) for parent in list(root.modules()))
+    if layers == 0:
+        raise InvalidValueError(
+            f"None of the {len(received.tensors)} tensors looks like the weight of a linear or convolutional layer. "
+            "Pass --model package.module:factory, so that the layers are known."
+        )
+
+    def no_loss(prediction: Tensor, target: Tensor) -> Tensor:
+        raise InvalidValueError("A guessed model cannot be run; pass the model's factory.")
+
+    return Task(root, no_loss, Images(shape=(1, 1, 1)))
+
+
+def _become_layers(parent: nn.Module) -> int:
+    """Replace children that hold a matrix or kernels called `weight` by layers of that form."""
+    count = 0
+    for name, child in list(parent.named_children()):
+        weight, bias = child._buffers.get("weight"), child._buffers.get("bias")
+        if weight is None or set(child._buffers) - {"weight", "bias"} or child._modules:
+            continue
+        if weight.ndim == 2:
+            layer: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+        elif weight.ndim == 4:
+            layer = nn.Conv2d(
+                weight.shape[1], weight.shape[0], (weight.shape[2], weight.shape[3]), bias=bias is not None,
+                device="meta",
+            )  # fmt: skip
+        else:
+            continue
+        setattr(parent, name, layer.to(weight.dtype))
+        count += 1
+    return count
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
+
+
+def _distance(before: Received, after: Received) -> float:
+    squares = [
+        (after.tensors[n].double() - t.double()).square().sum()
+        for n, t in before.tensors.items()
+        if t.is_floating_point() and n in after.tensors and after.tensors[n].shape == t.shape
+    ]
+    return math.log(max(float(sum(squares)) ** 0.5, 1e-30))
