@@ -20,6 +20,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "auto": {"iterations": 60},
     "generative_prior": {"iterations": 80, "restarts": 2, "latent": 8, "width": 4, "epochs": 10},
     "class_fishing": {"target": 1, "iterations": 60},
+    "geminio": {"target": 1, "iterations": 60, "epochs": 3},
+    "scale_mia": {"steps": 40, "width": 8},
     "feature_fishing": {"target": 1, "iterations": 60},
     "amortised_inverter": {"iterations": 60, "clients": 8, "sketch": 128, "hidden": 64},
 }

@@ -2,7 +2,20 @@
 
 from invertigo.attacks.active.class_means import ClassMeans
 from invertigo.attacks.active.fishing import ClassFishing, FeatureFishing
+from invertigo.attacks.active.geminio import Geminio
 from invertigo.attacks.active.imprint import Imprint
 from invertigo.attacks.active.isolation import QuantileBias, TrapWeights
+from invertigo.attacks.active.loki import Loki
+from invertigo.attacks.active.scale_mia import ScaleMIA
 
-__all__ = ["ClassFishing", "ClassMeans", "FeatureFishing", "Imprint", "QuantileBias", "TrapWeights"]
+__all__ = [
+    "ClassFishing",
+    "ClassMeans",
+    "FeatureFishing",
+    "Geminio",
+    "Imprint",
+    "Loki",
+    "QuantileBias",
+    "ScaleMIA",
+    "TrapWeights",
+]

@@ -31,9 +31,10 @@ from invertigo.types import (
 class ClassMeans:
     r"""Every row of the classifier sends the mean of its class's images: $x_c = g_{W,c} / g_{b,c}$.
 
-    The layers before the classifier copy the pixels to it, as many as fit. Its weights are zero and one class has a score far above all others,
-    so that the softmax gives those nothing: $\delta_c = -1$ for the examples of class $c$ and 0 for the rest. The image
-    is exact for a class that occurs once in the batch. Examples of the favoured class stay hidden.
+    The layers before the classifier copy the pixels to it, as many as fit. Its weights are zero and one class has a
+    score far above all others, so that the softmax gives those nothing: $\delta_c = -1$ for the examples of class $c$
+    and 0 for the rest. The image is exact for a class that occurs once in the batch. Examples of the favoured class
+    stay hidden.
 
     Args:
         favoured: the class with the high score; the last one by default. score: how high.

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from invertigo.attacks.active.gate import find_gate
+from invertigo.attacks.active.bins import EMPTY, bin_rows, normal_edges, reading_columns, separate
+from invertigo.attacks.active.gate import Gate, find_gate
 from invertigo.attacks.active.passage import find_passage
 from invertigo.attacks.active.reading import seen_images
 from invertigo.attacks.exact.first_layer import FirstLinear
@@ -89,36 +90,23 @@ class Imprint:
     ) -> Plant:
         """See `types.ActiveAttack`."""
         passage = find_passage(task, local.mode)
-        gate = find_gate(task, passage)
-        layer, parameters = passage.layer, dict(task.model.named_parameters())
         assert passage.consumer is not None
+        gate = find_gate(task, passage.layer.name, passage.consumer)
+        layer, parameters = passage.layer, dict(task.model.named_parameters())
         weight, bias, consumer = (parameters[n] for n in (layer.weight_name, passage.bias, passage.consumer))
         direction = self._direction(layer.arrives.cpu(), generator)
         centre, deviation = self._law(direction, layer, task, public)
-        edges = self._edges(len(bias) + gate.closes_above, num_examples * clients) * deviation + centre
-        rows = self.gain * direction.expand(len(bias), -1)
-        shifts = -self.gain * edges[: len(bias)]
-        if gate.closes_above:
-            steepness = (gate.high - gate.low) / edges.diff().clamp_min(1e-9)
-            rows, shifts = steepness[:, None] * direction, gate.low - steepness * edges[:-1]
+        edges = self._edges(len(bias), num_examples * clients, gate) * deviation + centre
+        rows, shifts = bin_rows(direction, edges, gate, self.gain)
         rows = self._noisy(rows, generator)
+        columns = reading_columns(len(consumer), len(bias), gate, deviation * self.gain, generator)
         order = torch.randperm(len(bias), generator=generator) if self.permute else torch.arange(len(bias))
-        column = torch.randn(len(consumer), 1, generator=generator, dtype=torch.float64)
-        if gate.closes_above:
-            # Rows are read alone, so that neighbours may cancel in the prediction and still send large gradients.
-            column = column * self._alternating(len(bias))
-        else:
-            # All rows weigh alike for each reader; together they pass on numbers of the order of one.
-            column = (column / (len(bias) * deviation * self.gain)).expand(-1, len(bias))
         state = {
             layer.weight_name: rows[order].to(weight),
             passage.bias: shifts[order].to(bias),
-            passage.consumer: column[:, order].to(consumer),
+            passage.consumer: columns[:, order].to(consumer),
         }
         return Plant(self.name, {**passage.state, **state})
-
-    def _alternating(self, count: int) -> Tensor:
-        return 1.0 - 2.0 * (torch.arange(count, dtype=torch.float64) % 2)
 
     def _noisy(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         if self.noise == 0.0:
@@ -141,14 +129,13 @@ class Imprint:
         spread = 0.25 if self.measure == "random" else 0.15
         return middle * direction.sum().item(), spread * (high - low)
 
-    def _edges(self, count: int, crowd: int) -> Tensor:
-        """Standard normal quantiles: the lowest row fires for everything."""
-        if self.one_shot:
-            probability = torch.full((count,), 1 - 1 / crowd, dtype=torch.float64)
-            probability[: count // 2] -= 1 / crowd
-            return torch.special.ndtri(probability.clamp(1e-6, 1 - 1e-6))
-        inner = torch.special.ndtri(torch.arange(1, count, dtype=torch.float64) / count)
-        return torch.cat([inner.new_full((1,), -10.0), inner])
+    def _edges(self, count: int, crowd: int, gate: Gate) -> Tensor:
+        if not self.one_shot:
+            return normal_edges(count, gate)
+        ends = torch.special.ndtri(torch.tensor([max(1 - 2 / crowd, 1e-6), 1 - 1 / crowd], dtype=torch.float64))
+        if gate.closes_above:
+            return torch.linspace(ends[0].item(), ends[1].item(), count + 1, dtype=torch.float64)
+        return ends.repeat_interleave(torch.tensor([count // 2, count - count // 2]))
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -157,12 +144,11 @@ class Imprint:
         started = time.perf_counter()
         check_requirements(self, observation)
         passage = find_passage(observation.task, observation.local.mode)
-        gate = find_gate(observation.task, passage)
+        assert passage.consumer is not None
+        gate = find_gate(observation.task, passage.layer.name, passage.consumer)
         rows = layer_gradients(observation, passage.layer)
-        weight, share = rows.weight, rows.bias
-        if not gate.closes_above:
-            weight, share = _bins(weight, share, observation.parameters[passage.bias])
-        filled = share.abs() > 1e-5 * rows.bias.abs().max()
+        weight, share = separate(rows.weight, rows.bias, observation.parameters[passage.bias], gate)
+        filled = share.abs() > EMPTY * rows.bias.abs().max()
         images = seen_images(passage.layer, weight[filled] / share[filled, None], observation, self.slack)
         if not len(images):
             raise RequirementError("No bin of the planted layer holds one image alone, so nothing can be read back.")
@@ -179,13 +165,3 @@ class Imprint:
             seconds=time.perf_counter() - started,
             notes=(note,),
         )
-
-
-def _bins(weight: Tensor, bias: Tensor, planted: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of each bin alone: a row's minus those of the row with the next higher edge."""
-    order = planted.argsort(descending=True, stable=True)
-    weight, bias = weight[order], bias[order]
-    return (
-        weight - torch.cat([weight[1:], weight.new_zeros(1, weight.shape[1])]),
-        bias - torch.cat([bias[1:], bias.new_zeros(1)]),
-    )

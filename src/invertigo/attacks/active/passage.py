@@ -23,24 +23,35 @@ MIXING = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 @dataclass(frozen=True)
+class Slot:
+    """The channels of the first convolution that carry one of several clients: its pixels, and one that is always 1."""
+
+    number: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Passage:
     """A hidden linear layer with bias that reads pixels, once `state` has turned the layers before it into copies.
 
     `consumer` is the name of the weight of the linear layer that reads this one's activations; None for a classifier.
+    `constant` (feature,) says which inputs of the layer are 1 whatever the image, for a passage through a slot.
     """
 
     layer: FirstLinear
     bias: str
     consumer: str | None
     state: Mapping[str, Tensor]
+    constant: Tensor
 
 
-def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passage:
+def find_passage(task: Task, mode: str, *, to_classifier: bool = False, slot: Slot | None = None) -> Passage:
     """The first hidden linear layer (or the classifier), with the layers before it turned into pixel copies.
 
     A convolution of stride s copies each of its input channels at s x s offsets, as far as its channels reach; a linear
     layer copies as many evenly spaced features as it has rows. The first of them adds what makes every pixel positive,
-    so that rectifiers let it through. What arrives is measured by a dry run.
+    so that rectifiers let it through. A `slot` lets the pixels through its channels only. What arrives is measured by
+    a dry run.
 
     Raises: RequirementError when no hidden linear layer with bias is followed by another one, or too few pixels arrive.
     """
@@ -57,8 +68,8 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passa
     first, hidden = linear[at]
     before = [(n, m) for n, m, _ in calls[: [name for name, _, _ in calls].index(first)]]
     low = float(task.domain.bounds(task.domain.inputs)[0].min())
-    state, shift = _copies(before, shape[0], max(0.0, -low), mode)
-    pixel = _arrivals(model, state, probes, shift, first, mode)
+    state, shift = _copies(before, shape[0], max(0.0, -low), mode, slot)
+    pixel, constant = _arrivals(model, state, probes, shift, first, mode)
     names = {id(p): n for n, p in model.named_parameters()}
     consumer = None if to_classifier else names[id(linear[1][1].weight)]
     layer = FirstLinear(
@@ -77,7 +88,7 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False) -> Passa
             f"Only {layer.arriving:.0%} of the pixels can be passed on to the hidden linear layer '{first}': pooling "
             "or normalisation before it cannot be undone by choosing parameters."
         )
-    return Passage(layer, names[id(hidden.bias)], consumer, state)
+    return Passage(layer, names[id(hidden.bias)], consumer, state, constant)
 
 
 def _probes(task: Task, shape: tuple[int, ...]) -> Tensor:
@@ -113,11 +124,14 @@ def _run(
 
 
 def _copies(
-    before: list[tuple[str, nn.Module]], channels: int, lift: float, mode: str
+    before: list[tuple[str, nn.Module]], channels: int, lift: float, mode: str, slot: Slot | None
 ) -> tuple[dict[str, Tensor], float]:
     """State that makes every layer before the linear one pass its input on, and what has been added to the pixels."""
     state: dict[str, Tensor] = {}
     used, width, shift = channels, channels, 0.0
+    if slot is not None:
+        state, used, width, shift = _first_slot(before, channels, lift, slot)
+        before = before[1:]
     for name, module in before:
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
             if isinstance(module, nn.Linear):
@@ -138,6 +152,33 @@ def _copies(
                 + (" while it normalises by the batch." if isinstance(module, (*MIXING, _BatchNorm)) else ".")
             )
     return state, shift
+
+
+def _first_slot(
+    before: list[tuple[str, nn.Module]], channels: int, lift: float, slot: Slot
+) -> tuple[dict[str, Tensor], int, int, float]:
+    """State of the first convolution that fills one slot, the channels in use and in all, and what it adds to pixels.
+
+    Raises: RequirementError when there is no such convolution, or it has too few channels for so many slots.
+    """
+    name, module = before[0] if before else ("", None)
+    if not isinstance(module, nn.Conv2d) or module.groups != 1 or module.bias is None:
+        raise RequirementError(
+            "Clients are told apart by kernels of a first convolution with bias, which is not there."
+        )
+    kernel, copies = _one_hot(module, channels)
+    size = min(copies, module.out_channels // slot.of - 1)
+    if size < 1:
+        raise RequirementError(
+            f"Layer '{name}' has {module.out_channels} channels; for {slot.of} clients at least {2 * slot.of} are "
+            f"needed, and {(channels + 1) * slot.of} to pass colours on."
+        )
+    start = slot.number * (size + 1)
+    weight, bias = torch.zeros_like(kernel), torch.zeros_like(module.bias)
+    weight[start : start + size] = kernel[:size]
+    bias[start : start + size] = lift
+    bias[start + size] = 1.0
+    return {f"{name}.weight": weight, f"{name}.bias": bias}, slot.of * (size + 1), module.out_channels, lift
 
 
 def _one_hot(module: nn.Conv2d, used: int) -> tuple[Tensor, int]:
@@ -178,10 +219,11 @@ def _identity_norm(name: str, module: _BatchNorm) -> dict[str, Tensor]:
 
 def _arrivals(
     model: nn.Module, state: Mapping[str, Tensor], probes: Tensor, shift: float, layer: str, mode: str
-) -> Tensor:
-    """(feature,) which pixel each input of `layer` is in every probe, or -1."""
+) -> tuple[Tensor, Tensor]:
+    """(feature,) which pixel each input of `layer` is in every probe, or -1; and whether it is always 1."""
     target = model.get_submodule(layer)
     (_, _, read), *_ = _run(model, state, probes, mode, lambda module: module is target)
+    constant = (read.flatten(1) == 1.0).all(0)
     flat, read = probes.flatten(1), read.flatten(1) - shift
     order = flat[0].argsort()
     slot = torch.searchsorted(flat[0][order].contiguous(), read[0].contiguous()).clamp(0, len(order) - 1)
@@ -190,7 +232,7 @@ def _arrivals(
         guess = order[near]
         same = (flat[:, guess] - read).abs().amax(0) < 1e-9 * (1 + flat.abs().max())
         pixel = torch.where(same & (pixel < 0), guess, pixel)
-    return pixel
+    return pixel, constant & (pixel < 0)
 
 
 def _nearest(pixel: Tensor, shape: tuple[int, ...]) -> Tensor:

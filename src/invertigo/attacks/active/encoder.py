@@ -1,0 +1,130 @@
+"""The layers before a model's hidden linear layer, trained as the encoder of public images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invertigo.domains import Images
+from invertigo.federation.functional import simulating
+from invertigo.models.autoencoder import Decoder, shuffled
+from invertigo.models.building import weights_drawn_by
+from invertigo.types import RequirementError, Task
+
+
+@dataclass(frozen=True)
+class Middle:
+    """Where the model's code stands: the input of its first hidden linear layer, which another one reads."""
+
+    layer: str
+    weight: str
+    bias: str
+    consumer: str
+    before: tuple[str, ...]
+    """Parameters and buffers of the modules that run before the layer."""
+
+
+def find_middle(task: Task, mode: str) -> Middle:
+    """The first hidden linear layer of a model that has others before it.
+
+    Raises: RequirementError when there is none, or nothing stands before it that could encode.
+    """
+    order: list[tuple[str, nn.Module]] = []
+    handles = [
+        m.register_forward_hook(lambda _m, _i, _o, n=n, m=m: order.append((n, m)))
+        for n, m in task.model.named_modules()
+        if any(True for _ in m.parameters(recurse=False))
+    ]
+    try:
+        with simulating(task.model, mode), torch.no_grad():
+            task.model(torch.zeros(2, *task.domain.example_shapes()[task.domain.inputs]).to(_like(task.model)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    linear = [(n, m) for n, m in order if isinstance(m, nn.Linear)]
+    if len(linear) < 2 or linear[0][1].bias is None:
+        raise RequirementError(
+            "This model has no hidden linear layer with a bias that another linear layer reads, so codes cannot be "
+            "sorted into bins."
+        )
+    name = linear[0][0]
+    earlier = [n for n, _ in order[: [n for n, _ in order].index(name)]]
+    if not earlier:
+        raise RequirementError(f"Nothing stands before '{name}' that could encode images; `imprint` reads its pixels.")
+    own = [*dict(task.model.named_parameters()), *dict(task.model.named_buffers())]
+    before = tuple(n for n in own if n.rpartition(".")[0] in earlier)
+    return Middle(name, f"{name}.weight", f"{name}.bias", f"{linear[1][0]}.weight", before)
+
+
+def codes(model: nn.Module, middle: Middle, images: Tensor) -> Tensor:
+    """(image, feature) what the hidden layer reads."""
+    with _reading(model, middle.layer) as seen:
+        model(images)
+    return seen[0].flatten(1)
+
+
+@contextmanager
+def _reading(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    seen: list[Tensor] = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def fit_encoder(
+    task: Task, middle: Middle, images: Tensor, mode: str, *, width: int, steps: int, generator: torch.Generator
+) -> tuple[nn.Module, Decoder]:
+    r"""A copy of the model whose code $E(x)$ lets a decoder draw $D(E(x)) \approx x$, and that decoder.
+
+    $\min \lVert D(E(x)) - x \rVert^2$ by Adam over `steps` batches of 32, annealed to zero; pixels in [0, 1].
+    """
+    domain = task.domain
+    if not isinstance(domain, Images):
+        raise RequirementError(f"Pixels are drawn for images, not for {domain.name}.")
+    wanted, model = domain.to_unit(images), copy.deepcopy(task.model)
+    parameters = {n: p.requires_grad_(n in middle.before) for n, p in model.named_parameters()}
+    with simulating(model, mode):
+        with torch.no_grad():
+            features = codes(model, middle, images[:2]).shape[1]
+        with weights_drawn_by(generator):
+            decoder = Decoder(domain.shape, features, width).to(images)
+        learned = [*(parameters[n] for n in middle.before if n in parameters), *decoder.parameters()]
+        optimiser = torch.optim.Adam(learned, 2e-3)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        with torch.enable_grad():
+            for part in _batches(len(images), steps, generator):
+                loss = F.mse_loss(decoder(codes(model, middle, images[part])), wanted[part])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                decay.step()
+    return model.requires_grad_(False), decoder.requires_grad_(False)
+
+
+def rebuilt_decoder(shape: tuple[int, int, int], tensors: Mapping[str, Tensor]) -> Decoder:
+    """The decoder with these tensors; its sizes are theirs."""
+    with weights_drawn_by(torch.Generator().manual_seed(0)):
+        decoder = Decoder(shape, tensors["linear.weight"].shape[1], tensors["middle.weight"].shape[0])
+    decoder = decoder.to(tensors["linear.weight"])
+    decoder.load_state_dict(dict(tensors))
+    return decoder.requires_grad_(False)
+
+
+def _batches(count: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    done = 0
+    while done < steps:
+        for part in shuffled(count, 32, generator)[: steps - done]:
+            yield part
+            done += 1
+
+
+def _like(model: nn.Module) -> Tensor:
+    return next(model.parameters())
