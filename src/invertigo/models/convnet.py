@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from invertigo.models.building import Shape, registry
 from invertigo.models.layers import activation as make_activation
-from invertigo.models.layers import head
+from invertigo.models.layers import head, positive
 from invertigo.models.layers import norm as make_norm
-from invertigo.models.layers import positive
 from invertigo.types import Paper
 
 WIDTHS = (1, 2, 2, 4, 4, 4, 4, 4)
