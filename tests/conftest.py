@@ -11,6 +11,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Nothing that a test starts reports to anybody.
+for switch in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
+    os.environ[switch] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
 # A gate must not fail at random, and a loaded machine must not fail it either.
 settings.register_profile("invertigo", deadline=None, derandomize=True)
 settings.load_profile("invertigo")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "invertigo"
 ROOMS = (
     "types", "domains", "data", "models", "federation", "attacks", "defenses", "guards", "evaluation", "auditing",
-    "studies", "report", "cli", "testing",
+    "flower", "studies", "report", "cli", "testing",
 )  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 300, 80
@@ -244,6 +244,7 @@ def test_an_unknown_public_name_is_an_attribute_error():
 
 REGISTRIES = [
     ("attacks", "attacks.md"),
+    ("guards", "guard.md"),
     ("domains", "evaluation.md"),
     ("data", "scenarios.md"),
     ("models", "scenarios.md"),

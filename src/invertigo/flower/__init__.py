@@ -1,0 +1,57 @@
+"""Flower: a guard and a defense as mods of a client app, a strategy whose rounds can be audited, and a grid in-process.
+
+app = ClientApp(mods=[ServerGuard(client), DefenseMod(client, "clip", norm=1.0)])   # the first mod is the outermost
+strategy = Audited(FedAvg(), "runs/rounds")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from invertigo.types.extras import require
+
+if TYPE_CHECKING:
+    from invertigo.flower.audited import Audited
+    from invertigo.flower.defense import DefenseMod
+    from invertigo.flower.exchange import Exchange, audit_exchanges, exchanges
+    from invertigo.flower.grid import InProcessGrid
+    from invertigo.flower.guard import ServerGuard
+    from invertigo.flower.records import read_arrays, write_arrays
+    from invertigo.flower.settings import GuardSettings
+
+_HOMES = {
+    "Audited": "audited",
+    "DefenseMod": "defense",
+    "Exchange": "exchange",
+    "GuardSettings": "settings",
+    "InProcessGrid": "grid",
+    "ServerGuard": "guard",
+    "audit_exchanges": "exchange",
+    "exchanges": "exchange",
+    "read_arrays": "records",
+    "write_arrays": "records",
+}
+__all__ = [
+    "Audited",
+    "DefenseMod",
+    "Exchange",
+    "GuardSettings",
+    "InProcessGrid",
+    "ServerGuard",
+    "audit_exchanges",
+    "exchanges",
+    "read_arrays",
+    "write_arrays",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import at first use, so that what needs no Flower works without it, and its absence names the extra."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'invertigo.flower' has no attribute '{name}'")
+    if _HOMES[name] != "exchange":  # rounds that were stored are audited without Flower
+        require("flwr", "flower")
+    value = getattr(import_module(f"invertigo.flower.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

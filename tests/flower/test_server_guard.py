@@ -1,0 +1,243 @@
+"""The guard refuses before the client's code runs, says nothing to the server, and cannot be switched off by it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+import pytest
+import torch
+
+pytest.importorskip("flwr")
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from small_federation import Node, ask, examples, network, planted
+
+from invertigo.flower import GuardSettings, InProcessGrid, ServerGuard
+from invertigo.flower.memory import GUARD
+from invertigo.guards import Budget, Inspector
+from invertigo.types import ConfigurationError, Declared, History
+
+
+def guarded(node: Node, *, nodes: int = 1, run=None, own=None, step=None, **settings) -> tuple[InProcessGrid, list]:
+    verdicts: list = []
+    guard = ServerGuard(node.local, report=lambda verdict, context: verdicts.append(verdict), **settings)
+    return InProcessGrid(node.app(guard, step=step), nodes, run_config=run, node_configs=own), verdicts
+
+
+def test_an_honest_round_passes_all_three_gates():
+    node = Node()
+    grid, verdicts = guarded(node)
+    assert ask(grid, network().state_dict()).has_content()
+    (verdict,) = verdicts
+    assert verdict.decision == "pass"
+    assert node.trained == 1
+    assert {"architecture", "loss_level", "duplicate_rows", "update_jump"} <= set(verdict.figures)
+    expected = torch.cat([p.grad.flatten() for p in node.model.parameters()]).norm() * 0.1
+    assert torch.tensor(verdict.figures["update_jump"]).exp() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_a_planted_model_is_refused_before_the_clients_code_sees_it():
+    node = Node()
+    grid, verdicts = guarded(node)
+    reply = ask(grid, planted(Node()))
+    assert reply.has_error()
+    assert node.trained == 0
+    assert verdicts[0].malicious
+    told = f"{reply.error.reason} {reply.error.code}"
+    assert not any(word in told for word in ("duplicate", "row", "gate", "malice", verdicts[0].findings[0].rule))
+
+
+def test_every_refusal_looks_the_same_to_the_server_unless_it_shall_be_told():
+    bad = network().state_dict() | {"head.bias": torch.full((4,), torch.nan)}
+    silent, told = (ask(guarded(Node(), tell_server=t)[0], bad).error for t in (False, True))
+    assert silent == ask(guarded(Node())[0], planted(Node())).error
+    assert "'head.bias' holds 4 NaN or Inf" in told.reason
+
+
+def pickled() -> RecordDict:
+    record = ArrayRecord(network().state_dict())
+    record["head.bias"] = Array("float32", (4,), "numpy.ndarray", b"\x80\x04K\x01.")
+    return RecordDict({"arrays": record})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({**network().state_dict(), "head.bias": torch.zeros(5)}, r"'head.bias' is \(5,\), not \(4,\)"),
+        ({k: v for k, v in network().state_dict().items() if k != "head.bias"}, "'head.bias' is missing"),
+        ({**network().state_dict(), "extra": torch.zeros(1)}, "'extra' is not in the client's model"),
+        ({k: v.double() for k, v in network().state_dict().items()}, "torch.float64, not torch.float32"),
+        ({**network().state_dict(), "head.bias": torch.full((4,), torch.inf)}, "NaN or Inf"),
+        (pickled(), "is a pickle"),
+        (RecordDict(), "0 array records"),
+    ],
+    ids=["shape", "missing", "extra", "dtype", "inf", "pickle", "nothing"],
+)
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_what_is_no_model_of_the_clients_is_refused_with_the_reason(content, reason, kind):
+    node = Node()
+    grid, verdicts = guarded(node)
+    copied = RecordDict(dict(content.items())) if isinstance(content, RecordDict) else content
+    assert ask(grid, copied, kind=kind).has_error()
+    assert node.trained == 0
+    assert verdicts[0].findings[0].kind == "defect"
+    assert re.search(reason, verdicts[0].findings[0].message)
+
+
+def test_what_the_client_returns_is_examined_before_it_leaves():
+    node = Node()
+
+    def diverged(message, context):
+        reply = node.step(message, context)
+        reply.content["arrays"] = ArrayRecord({k: v * torch.nan for k, v in node.model.state_dict().items()})
+        return reply
+
+    def renamed(message, context):
+        reply = node.step(message, context)
+        reply.content["arrays"] = ArrayRecord({f"model.{k}": v for k, v in node.model.state_dict().items()})
+        return reply
+
+    for step, reason in ((diverged, "NaN or Inf"), (renamed, "does not belong to this model")):
+        grid, verdicts = guarded(node, step=step)
+        assert ask(grid, network().state_dict()).has_error()
+        assert verdicts[0].findings[0].gate == "send"
+        assert reason in verdicts[0].findings[0].message
+
+
+def test_a_leak_of_an_honest_round_is_refused_only_where_warnings_are():
+    few = Node(batch=examples(1))
+    grid, verdicts = guarded(few)
+    assert ask(grid, network().state_dict()).has_content()
+    assert verdicts[0].leaking
+    assert not verdicts[0].malicious
+    strict, _ = guarded(Node(batch=examples(1)), refuse_at="warn")
+    assert ask(strict, network().state_dict()).has_error()
+    lax, verdicts = guarded(Node(), refuse_at="never")
+    assert ask(lax, planted(Node())).has_content()
+    assert verdicts[0].decision == "block"
+
+
+def history(grid: InProcessGrid) -> History:
+    held, warning = History.loads(next(iter(grid.contexts.values())).state[GUARD]["history"])
+    assert warning is None
+    return held
+
+
+def test_the_node_remembers_its_rounds_with_their_gaps_and_nothing_of_evaluation():
+    grid, _ = guarded(Node())
+    ask(grid, network().state_dict(), round=1)
+    ask(grid, network().state_dict(), round=1, kind="evaluate")
+    ask(grid, planted(Node()), round=4)
+    ask(grid, network().state_dict(), round=9)
+    held = history(grid)
+    assert [(v.round, v.decision) for v in held.visits] == [(1, "pass"), (4, "block"), (9, "pass")]
+    assert held.inspections == 3
+
+
+def test_a_server_cannot_turn_the_clock_back():
+    grid, _ = guarded(Node())
+    for told in (5, 2, "x", -3):
+        record = RecordDict({"arrays": ArrayRecord(network().state_dict())})
+        record["config"] = ConfigRecord({"server-round": told})
+        grid.send_and_receive([Message(record, 2, "train")])
+    assert [v.round for v in history(grid).visits] == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        ConfigRecord({"history": json.dumps({"version": 0, "visits": []})}),
+        ConfigRecord({"history": "{not json"}),
+        ConfigRecord({"other": 1}),
+        ArrayRecord(),
+    ],
+    ids=["version", "json", "key", "kind"],
+)
+def test_a_history_of_another_version_starts_anew_with_a_warning(held, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    grid, _ = guarded(Node())
+    grid.contexts[2].state[GUARD] = held
+    with caplog.at_level(logging.WARNING, "flwr"):
+        assert ask(grid, network().state_dict()).has_content()
+    assert "anew" in caplog.text
+    assert history(grid).inspections == 1
+
+
+def test_the_run_may_make_the_guard_stricter_and_never_milder(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    milder = {"guard.refuse-at": "never", "guard.tell-server": True, "guard.budget-block": 1e-9, "guard.examples": 1}
+    grid, _ = guarded(Node(), run=milder)
+    with caplog.at_level(logging.WARNING, "flwr"):
+        reply = ask(grid, planted(Node()))
+    assert reply.has_error()
+    assert "row" not in reply.error.reason
+    for key in milder:
+        assert key in caplog.text
+    strict, _ = guarded(Node(batch=examples(1)), run={"guard.refuse-at": "warn"})
+    assert ask(strict, network().state_dict()).has_error()
+
+
+def test_the_node_itself_has_the_last_word():
+    own = [{"guard.refuse-at": "never"}]
+    assert ask(guarded(Node(), own=own)[0], planted(Node())).has_content()
+    told = ask(guarded(Node(), own=[{"guard.tell-server": True}])[0], planted(Node()))
+    assert "malice" in told.error.reason
+
+
+def test_looks_are_declared_by_the_client_only():
+    run = {"guard.looks": "pruned"}
+    _, ignored = _settings(run)
+    assert ignored == ["guard.looks='pruned'"]
+    settings, ignored = _settings({}, run)
+    assert settings.declared_looks == {"pruned"}
+    assert ignored == []
+
+
+def _settings(run, node=None):
+    return GuardSettings().under(run, node or {})
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"guard.refuse_at": "warn"}, "Did you mean 'refuse-at'"),
+        ({"guard.refuse-at": "block!"}, "guard.refuse-at is 'block!'"),
+        ({"guard.budget-block": 0.5}, "above guard.budget-warn"),
+        ({"guard.looks": "prund"}, "Did you mean 'pruned'"),
+    ],
+)
+def test_a_setting_that_is_not_understood_stops_the_client(config, reason):
+    node = Node()
+    grid, _ = guarded(node, own=[config])
+    assert ask(grid, network().state_dict()).has_error()
+    ((_, error),) = grid.errors
+    assert isinstance(error, ConfigurationError)
+    assert reason in str(error)
+    assert node.trained == 0
+
+
+def test_what_the_inspector_was_built_with_counts():
+    node = Node()
+    guard = ServerGuard(node.local, Inspector(budget=Budget(block=1e-8, warn=1e-4), declared=Declared(fingerprint="a")))
+    grid = InProcessGrid(node.app(guard), 1)
+    assert ask(grid, network().state_dict()).has_error()  # another fingerprint than the announced one
+    assert node.trained == 0
+
+
+def test_a_query_is_no_business_of_the_guards():
+    grid, verdicts = guarded(Node())
+    assert ask(grid, RecordDict(), kind="query").has_content()
+    assert verdicts == []
+
+
+def test_an_error_of_the_client_is_passed_on():
+    node = Node()
+
+    def failing(message, context):
+        raise RuntimeError("out of disk")
+
+    grid, _ = guarded(node, step=failing)
+    assert ask(grid, network().state_dict()).has_error()
+    assert [str(error) for _, error in grid.errors] == ["out of disk"]
