@@ -82,7 +82,7 @@ class Concentration:
         layer, value, example, count = found
         figure = math.log(max(value * (count - 1), 1e-12))
         past = history.clean(self.name)
-        p = predictive_p(past, local.round, figure, floor=self.floor) if past else None
+        p = predictive_p(past, figure, floor=self.floor) if past else None
         message = (
             f"Example {example} weighs {math.exp(figure):.3g} times the mean of the {count - 1} others in '{layer}'."
         )

@@ -45,15 +45,15 @@ class FirstModel:
         if initial is None or history.visits:
             return ()
         drawn = [Received(initial(torch.Generator().manual_seed(seed)).state_dict()) for seed in range(self.draws)]
-        tests: list[tuple[float, str, str, float]] = []
+        tests: list[tuple[float, float, str, str]] = []
         for name, sent in received.tensors.items():
             known = [d.tensors[name] for d in drawn if name in d.tensors and d.tensors[name].shape == sent.shape]
             if known and sent.is_floating_point():
-                tests.append((*self._compare(sent, known), name, "values"))  # type: ignore[arg-type]
+                tests.append((*self._compare(sent, known), name, "values"))
         tests += self._rows(received, drawn, local)
         return tuple(self._finding(*test) for test in tests)
 
-    def _rows(self, received: Received, drawn: list[Received], local: Local) -> list:
+    def _rows(self, received: Received, drawn: list[Received], local: Local) -> list[tuple[float, float, str, str]]:
         mine = matrices(received, local)
         theirs = [{m.name: m for m in matrices(d, local)} for d in drawn]
         found = []
@@ -62,8 +62,9 @@ class FirstModel:
                 continue
             for what, measure in _MEASURES.items():
                 values, known = measure(matrix), [measure(t[matrix.name]) for t in theirs if matrix.name in t]
-                if values is not None and known and all(k is not None for k in known):
-                    found.append((*self._compare(values, known), matrix.name, what))
+                whole = [k for k in known if k is not None]
+                if values is not None and whole:
+                    found.append((*self._compare(values, whole), matrix.name, what))
         return found
 
     def _compare(self, sent: Tensor, known: list[Tensor]) -> tuple[float, float]:
@@ -75,8 +76,8 @@ class FirstModel:
         others = torch.cat([self._spread(k) for k in known])
         if len(one) < 8:
             return 0.0, 1.0
-        found = stats.ks_2samp(one.numpy(), others.numpy(), method="asymp")
-        return float(found.statistic), min(1.0, float(found.pvalue))
+        statistic, p = stats.ks_2samp(one.numpy(), others.numpy(), method="asymp")
+        return float(statistic), min(1.0, float(p))
 
     def _spread(self, tensor: Tensor) -> Tensor:
         flat = wide(tensor).flatten().cpu()

@@ -12,6 +12,7 @@ from invertigo.guards.budget import Budget
 from invertigo.guards.registry import registry
 from invertigo.guards.signals import signals_of
 from invertigo.types import (
+    Decision,
     Declared,
     Finding,
     Gate,
@@ -23,7 +24,7 @@ from invertigo.types import (
     Received,
 )
 
-SEVERITY = {"pass": 0, "warn": 1, "block": 2}
+SEVERITY: dict[Decision, int] = {"pass": 0, "warn": 1, "block": 2}
 
 
 def every_guard() -> tuple[Guard, ...]:
@@ -88,7 +89,8 @@ class Inspector:
             ((finding, level) for finding, level in decided if level != "pass"),
             key=lambda pair: (-SEVERITY[pair[1]], pair[0].kind == "leak", _p(pair[0])),
         )
-        decision = max((level for _, level in alarms), key=SEVERITY.__getitem__, default="pass")
+        levels: list[Decision] = [level for _, level in alarms]
+        decision: Decision = max(levels, key=SEVERITY.__getitem__, default="pass")
         return GuardVerdict(decision, tuple(f for f, _ in alarms), tuple(found), _figures(found), skipped)
 
 

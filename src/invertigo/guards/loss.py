@@ -66,7 +66,7 @@ class LossJump:
         past, loss = history.clean("loss_level"), signals_of(received, local).loss
         if not past or math.isnan(loss):
             return ()
-        p = predictive_p(past, local.round, loss, floor=self.floor)
+        p = predictive_p(past, loss, floor=self.floor)
         message = (
             f"The loss on the client's own examples is {loss:.3g}, after {past[-1][1]:.3g} in round {past[-1][0]}."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,9 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def _reader(received: Received, names: dict[int, str], later: list[tuple[str, nn.Module]], rows: int) -> Tensor | None:
+def _reader(
+    received: Received, names: dict[int, str], later: Sequence[tuple[str, nn.Module]], rows: int
+) -> Tensor | None:
     if not later or not isinstance(later[0][1], nn.Linear) or later[0][1].in_features != rows:
         return None
     weight = received.tensors.get(names.get(id(later[0][1].weight), ""))

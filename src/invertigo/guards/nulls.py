@@ -65,22 +65,26 @@ def small_row_p(ratio: float, features: int, dimensions: int = 8) -> float:
     return float(stats.chi2.cdf(ratio * min(features, dimensions), min(features, dimensions)))
 
 
-def predictive_p(past: list[tuple[int, float]], now: int, value: float, *, floor: float, prior: float = 4.0) -> float:
-    r"""Upper tail of $(v - \hat v) / (s \sqrt{1 + 1/n})$ against Student's t with $\nu_0 + n - 1$ degrees of freedom.
+def predictive_p(past: list[tuple[int, float]], value: float, *, floor: float, prior: float = 4.0) -> float:
+    r"""Upper tail of $(v - \hat v) / (s \sqrt{1 + c/n})$ against Student's t, $\nu_0 + n - 1$ degrees of freedom.
 
-    $\hat v$ continues the trend over rounds, as long as it points downwards: what an honest federation is expected to
-    improve must not be expected to worsen. $s^2$ pools the residuals with $\nu_0$ pseudo-observations of deviation
-    `floor`. Gaps in the rounds only matter to the trend.
+    $\hat v$ is the trend (Theil-Sen) at the last visit, as long as it points downwards and not below what was seen,
+    else the median of the last five values: what an honest federation is expected to improve must not be expected to
+    worsen. $s^2$ pools the residuals with $\nu_0$ pseudo-observations of deviation `floor`; c is the variance of the
+    estimate in units of $s^2/n$. Rounds without this client only matter to the trend.
     """
     rounds, values = (np.array(column, dtype=float) for column in zip(*past))
     slope = 0.0
     if len(past) >= 4 and np.ptp(rounds) > 0:
-        slope = min(0.0, float(stats.theilslopes(values, rounds)[0]))
-    # Beyond the last visit the trend is not continued: losses level off.
-    expected = values[-1] if slope < 0 else float(np.median(values[-5:]))
-    residuals = values - (float(np.median(values - slope * rounds)) + slope * rounds)
+        slope = min(0.0, float(stats.theilslopes(values, rounds).slope))
+    level = float(np.median(values - slope * rounds))
+    if slope < 0:
+        expected, uncertain = max(level + slope * rounds[-1], float(values.min())), 5 / len(past)
+    else:
+        expected, uncertain = float(np.median(values[-5:])), 2 / min(len(past), 5)
+    residuals = values - (level + slope * rounds)
     variance = (prior * floor**2 + float(np.sum(residuals**2))) / (prior + len(past) - 1)
-    z = (value - expected) / math.sqrt(variance * (1 + 1 / len(past)))
+    z = (value - expected) / math.sqrt(variance * (1 + uncertain))
     return float(stats.t.sf(z, prior + len(past) - 1))
 
 

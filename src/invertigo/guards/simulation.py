@@ -117,7 +117,7 @@ def deal(labels: Tensor, clients: int, concentration: float | None, generator: t
         return list(torch.randperm(len(labels), generator=generator)[: size * clients].split(size))
     classes = int(labels.max()) + 1
     shape = torch.full((clients, classes), concentration, dtype=torch.float64)
-    shares = torch._standard_gamma(shape, generator=generator).clamp_min(1e-9)
+    shares = torch._standard_gamma(shape, generator=generator).clamp_min(1e-9)  # type: ignore[attr-defined]
     left = torch.ones(len(labels), dtype=torch.bool)
     parts = []
     for client in range(clients):

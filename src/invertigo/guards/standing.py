@@ -42,7 +42,7 @@ def inspect_file(
     moved = frozen_but_one(steps[-2], received)
     sizes = [(n, _distance(a, b)) for n, (a, b) in enumerate(pairwise(steps))]
     if len(sizes) > 1:
-        p = predictive_p(sizes[:-1], len(sizes), sizes[-1][1], floor=0.7)
+        p = predictive_p(sizes[:-1], sizes[-1][1], floor=0.7)
         moved.append(
             Finding(
                 "server_step", "train", "malice", sizes[-1][1], p,

@@ -40,7 +40,7 @@ class UpdateJump:
             return ()
         figure = math.log(max(local.update.norm, 1e-30))
         past = history.clean(self.name)
-        p = predictive_p(past, local.round, figure, floor=self.floor) if past else None
+        p = predictive_p(past, figure, floor=self.floor) if past else None
         message = f"The update's length is {math.exp(figure):.3g}" + (
             f", {math.exp(figure - past[-1][1]):.3g} times that of round {past[-1][0]}." if past else "."
         )
