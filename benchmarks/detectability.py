@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.2)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--honest-only", action="store_true", help="no attacks: many more honest checks an hour")
+    parser.add_argument("--only", nargs="*", help="adversaries by name")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -168,6 +169,7 @@ def main() -> None:
         images = replace(images, images=images.images[: args.images], labels=images.labels[: args.images])
     domain, classes = Images(shape=images.shape), images.num_classes
     training = LocalTraining(sends="difference", learning_rate=args.lr, epochs=args.epochs, batch_size=32)
+    chosen = [a for a in adversaries() if not args.only or a.name in args.only]
     checks: list[Check] = []
     grid = itertools.product(range(args.runs), args.architectures, (None, 0.3), (1.0, 0.2))
     for index, (number, name, concentration, participation) in enumerate(grid):
@@ -179,7 +181,7 @@ def main() -> None:
         build = architectures(images.shape, classes)[name]
         world = federation(images, build, lambda model: Task(model, cross_entropy, domain, classes), setting)
         at = sorted({0, 2, args.rounds // 2, args.rounds - 1})
-        mine = list(run(world, Inspector(), adversaries(), at=() if args.honest_only else at))
+        mine = list(run(world, Inspector(), chosen, at=() if args.honest_only else at))
         checks += mine
         honest = [c for c in mine if not c.adversary]
         print(

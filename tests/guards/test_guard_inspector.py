@@ -247,6 +247,16 @@ def test_a_loss_that_no_honest_model_has_is_blocked_and_one_that_jumps_is_notice
     assert "loss_jump" in {f.rule for f in verdict.observed if f.p_value is not None and f.p_value < 5e-3}
 
 
+def test_a_loss_that_a_few_examples_make_up_is_noticed_where_its_mean_is_not(client):
+    own, batch, _ = client
+    shaped = task(mlp(torch.Generator().manual_seed(3)))
+    with torch.no_grad():
+        shaped.model.head.bias[0] = -60.0  # examples of class 0 cost 60, a tenth of the batch
+    found = {f.rule: f.p_value for f in look(own, shaped, batch).observed}
+    assert found["loss_level"] > 1e-4
+    assert found["loss_tail"] < 1e-8
+
+
 def test_signals_add_up_to_the_update(client):
     own, batch, _ = client
     update = train_locally(own, batch, GRADIENT).tensors

@@ -10,7 +10,7 @@ from invertigo.guards.head import HeadBias, HeadRows
 from invertigo.guards.inspector import Inspector
 from invertigo.guards.intake import Architecture, Broadcast, FiniteValues
 from invertigo.guards.isolation import BinIsolation, Dominance, Isolation
-from invertigo.guards.loss import LossJump, LossLevel
+from invertigo.guards.loss import LossJump, LossLevel, LossTail
 from invertigo.guards.reading import read_model
 from invertigo.guards.registry import make, register, registry
 from invertigo.guards.row_tails import RowTails
@@ -37,6 +37,7 @@ __all__ = [
     "Isolation",
     "LossJump",
     "LossLevel",
+    "LossTail",
     "OneDirection",
     "RowTails",
     "SelfReading",

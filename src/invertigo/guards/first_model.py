@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from scipy import stats
@@ -76,8 +76,8 @@ class FirstModel:
         others = torch.cat([self._spread(k) for k in known])
         if len(one) < 8:
             return 0.0, 1.0
-        statistic, p = stats.ks_2samp(one.numpy(), others.numpy(), method="asymp")
-        return float(statistic), min(1.0, float(p))
+        found: Any = stats.ks_2samp(one.numpy(), others.numpy(), method="asymp")
+        return float(found.statistic), min(1.0, float(found.pvalue))
 
     def _spread(self, tensor: Tensor) -> Tensor:
         flat = wide(tensor).flatten().cpu()

@@ -85,12 +85,11 @@ class Inspector:
             else:
                 found += guard.inspect(received, history, local)
         decided = self.budget.decide(found, history.inspections)
-        alarms = sorted(
-            ((finding, level) for finding, level in decided if level != "pass"),
-            key=lambda pair: (-SEVERITY[pair[1]], pair[0].kind == "leak", _p(pair[0])),
-        )
+        alarms: list[tuple[Finding, Decision]] = [pair for pair in decided if pair[1] != "pass"]
+        alarms.sort(key=lambda pair: (-SEVERITY[pair[1]], pair[0].kind == "leak", _p(pair[0])))
         levels: list[Decision] = [level for _, level in alarms]
-        decision: Decision = max(levels, key=SEVERITY.__getitem__, default="pass")
+        calm: Decision = "pass"
+        decision = max([calm, *levels], key=SEVERITY.__getitem__)
         return GuardVerdict(decision, tuple(f for f, _ in alarms), tuple(found), _figures(found), skipped)
 
 

@@ -72,3 +72,35 @@ class LossJump:
         )
         action = "Skip the round, or ask other clients whether theirs rose as well."
         return (Finding(self.name, self.gate, "malice", loss - past[-1][1], p, message, action),)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class LossTail:
+    r"""$p = \min(1, \sqrt C / \overline{e^{\ell_i / 2}})$ for the examples' own cross-entropies $\ell_i$.
+
+    Under a calibrated model, $E\, p(y|x)^{-1/2} = \sum_y \sqrt{p(y|x)} \le \sqrt C$, so $e^{\ell/2} / \sqrt C$ has a
+    mean of at most one, and so has the average over the batch, however the examples depend. The exponent 1/2 allows for
+    honest models that are overconfident. Loss shaping, which gives the wanted examples nearly all of the loss,
+    shows in this average before it shows in `loss_level`.
+
+    Source: the family of anomalous loss dynamics (our reading); the e-value is ours. Needs `Task.num_classes`.
+    """
+
+    name: ClassVar[str] = "loss_tail"
+    paper: ClassVar[Paper] = DETECTABILITY
+    gate: ClassVar[Gate] = "train"
+    needs: ClassVar[frozenset[str]] = frozenset({"probe", "classes"})
+
+    def inspect(self, received: Received, history: History, local: Local) -> tuple[Finding, ...]:
+        """See `types.Guard`."""
+        losses, classes = signals_of(received, local).losses, local.task.num_classes or 1
+        if losses is None or not bool(losses.isfinite().all()):
+            return ()
+        evidence = float((losses.double() / 2).logsumexp(0)) - math.log(len(losses)) - 0.5 * math.log(classes)
+        worst = int(losses.argmax())
+        total = f"all together {float(losses.sum()):.3g}"
+        message = f"Example {worst} of {len(losses)} costs {float(losses[worst]):.3g}; {total}."
+        action = "Skip the round: the gradient is left to the examples that cost so much."
+        p = math.exp(-min(max(0.0, evidence), 700.0))
+        return (Finding(self.name, self.gate, "malice", float(losses[worst]), p, message, action),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -76,7 +77,8 @@ def predictive_p(past: list[tuple[int, float]], value: float, *, floor: float, p
     rounds, values = (np.array(column, dtype=float) for column in zip(*past))
     slope = 0.0
     if len(past) >= 4 and np.ptp(rounds) > 0:
-        slope = min(0.0, float(stats.theilslopes(values, rounds).slope))
+        trend: Any = stats.theilslopes(values, rounds)
+        slope = min(0.0, float(trend.slope))
     level = float(np.median(values - slope * rounds))
     if slope < 0:
         expected, uncertain = max(level + slope * rounds[-1], float(values.min())), 5 / len(past)
