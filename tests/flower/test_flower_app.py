@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,14 @@ def test_without_guard_and_defense_the_malicious_server_reads_most_images(app, t
     truth = torch.cat([app.task.part(number, 2)["images"][64:128] for number in range(2)])
     nearest = torch.cdist(rebuilt.flatten(1).double(), truth.flatten(1).double()).min(0).values
     assert (nearest < 0.05).float().mean() > 0.8
+
+
+def test_the_code_on_the_page_runs(tmp_path):
+    text = (APP.parents[1] / "docs" / "flower.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"^1 2 \w+", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
