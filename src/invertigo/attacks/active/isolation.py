@@ -239,7 +239,8 @@ def _read(attack: TrapWeights | QuantileBias, observation: Observation) -> Recon
     started = time.perf_counter()
     check_requirements(attack, observation)
     passage = find_passage(observation.task, observation.local.mode)
-    found = LinearLayer().read(observation, passage.layer, layer_gradients(observation, passage.layer), started)
+    rows = layer_gradients(observation, passage.layer)
+    found = LinearLayer().read(observation, passage.layer, rows, started, singles=True)
     return Reconstruction(
         fields=found.fields,
         attack=attack.name,

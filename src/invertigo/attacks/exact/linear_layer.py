@@ -91,14 +91,16 @@ class LinearLayer:
         layer = layer_gradients(observation, first)
         return self.read(observation, first, layer, started)
 
-    def read(self, observation: Observation, first: FirstLinear, layer: Layer, started: float) -> Reconstruction:
-        """Images out of the gradients of a linear layer that is known to read them, whatever stands before it."""
+    def read(
+        self, observation: Observation, first: FirstLinear, layer: Layer, started: float, *, singles: bool = False
+    ) -> Reconstruction:
+        """Images out of the gradients of a linear layer that is known to read them (`singles`: see `peel`)."""
         whole = combine(layer.weight, layer.bias)
         residual = float((layer.weight - layer.bias[:, None] * whole).norm() / layer.weight.norm())
         alone = residual < 1e4 * layer.eps and bool(self._plausible(observation, first, whole[None])[0])
         if observation.num_examples == 1 or (observation.num_examples is None and alone):
             return self._one(observation, first, whole, residual, started)
-        return self._several(observation, first, layer, started)
+        return self._several(observation, first, layer, started, singles)
 
     def _one(
         self, observation: Observation, first: FirstLinear, inputs: Tensor, residual: float, started: float
@@ -115,7 +117,9 @@ class LinearLayer:
         note = f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."
         return self._result(observation, first, inputs[None], labels, residual, started, (note,), inferred)
 
-    def _several(self, observation: Observation, first: FirstLinear, layer: Layer, started: float) -> Reconstruction:
+    def _several(
+        self, observation: Observation, first: FirstLinear, layer: Layer, started: float, singles: bool
+    ) -> Reconstruction:
         total = _norm(layer)
         size, notes = observation.num_examples, []
         if size is None:
@@ -126,7 +130,7 @@ class LinearLayer:
             return self._plausible(observation, first, inputs)
 
         if _separable(observation):
-            found, layer = _peel(observation, first, layer, size, plausible)
+            found, layer = _peel(observation, first, layer, size, plausible, singles)
             rows = [f.inputs for f in found for _ in range(f.times)]
             labels = [f.label for f in found for _ in range(f.times)]
             objective = _norm(layer) / total
@@ -195,13 +199,19 @@ class LinearLayer:
 
 
 def _peel(
-    observation: Observation, first: FirstLinear, layer: Layer, size: int, plausible: Callable[[Tensor], Tensor]
+    observation: Observation,
+    first: FirstLinear,
+    layer: Layer,
+    size: int,
+    plausible: Callable[[Tensor], Tensor],
+    singles: bool,
 ) -> tuple[list[Found], Layer]:
     """Peel; when as many examples as the batch holds leave a rest, some were mixtures: ask more neurons to agree."""
     total, labels = _norm(layer), _classes(observation)
     for agreeing in (2 if layer.eps < 1e-12 else 3, 8, 24):
         rest = replace(layer)
-        found = peel(rest, size, labels, plausible, _Alone(observation, first), agreeing=agreeing)
+        alone = _Alone(observation, first)
+        found = peel(rest, size, labels, plausible, alone, agreeing=agreeing, singles=singles)
         if sum(f.times for f in found) < size or _norm(rest) < 3 * layer.eps**0.5 * total:
             return found, rest
     return [], layer

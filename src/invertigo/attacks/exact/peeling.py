@@ -89,6 +89,7 @@ def peel(
     derivatives: Callable[[Tensor, Tensor], Tensor],
     *,
     agreeing: int = 2,
+    singles: bool = False,
 ) -> list[Found]:
     r"""Take examples off the layer's gradients one after another, each proven by simulating it alone.
 
@@ -101,14 +102,15 @@ def peel(
         labels: classes to try. derivatives: (candidate, pixel), (candidate,) -> (candidate, neuron) derivative of
             each candidate's own loss by the layer's output.
         agreeing: neurons that must show a candidate. Single ones are tried after these in float64 only, where a
-            match is no accident.
+            match is no accident, or with `singles`: where a malicious server made most neurons silent, so that few
+            show mixtures that could match by chance.
 
     Returns: the examples found, at most `size`; `layer` keeps what they do not explain.
     """
     found: list[Found] = []
     for _ in range(ROUNDS):
         left = size - sum(f.times for f in found)
-        new = _accept(layer, size, left, labels, plausible, derivatives, agreeing) if left > 0 else []
+        new = _accept(layer, size, left, labels, plausible, derivatives, agreeing, singles) if left > 0 else []
         if not new:
             return found
         for example, delta in new:
@@ -125,10 +127,12 @@ def _accept(
     plausible: Callable,
     derivatives: Callable,
     agreeing: int,
+    singles: bool,
 ) -> list[tuple[Found, Tensor]]:
     groups = clusters(layer, plausible)
     several = [g for g in groups if len(g) >= agreeing]
-    single = [g for g in groups if len(g) == 1][:MAX_SINGLES] if layer.eps < 1e-12 and agreeing <= 2 else []
+    tried = singles or (layer.eps < 1e-12 and agreeing <= 2)
+    single = [g for g in groups if len(g) < agreeing][:MAX_SINGLES] if tried else []
     accepted: list[tuple[Found, Tensor]] = []
     for batch in (several[: 8 * size], single):
         if not batch or accepted:
@@ -163,5 +167,5 @@ def _match(layer: Layer, group: Tensor, options: Tensor, size: int, left: int) -
     error = torch.where((times >= 1) & (times <= left) & (power > 0), error, torch.inf)
     best = int(error.argmin())
     rounding = float((layer.peak[group] / layer.bias[group].abs()).max()) * layer.eps
-    tolerance = min(SIMULATION * rounding, 1e-3)
+    tolerance = min(SIMULATION * rounding, 1e-3 if len(group) > 1 else 1e-4)
     return (best, int(times[best])) if float(error[best]) <= tolerance else None
