@@ -39,7 +39,7 @@ def check_plant(attack: Any, case: Case | None = None) -> None:
         demand(torch.isfinite(tensor).all(), f"'{name}' is planted with NaN or Inf.")
         demand(not tensor.requires_grad, f"What is planted as '{name}' still requires a gradient; detach it.")
     with torch.random.fork_rng():
-        torch.rand(7)  # move the global random state on
+        torch.rand(7, generator=torch.default_generator)  # move the global random state on
         again = client.plant(attack)
     moved = [*state.changes(received, again.for_client(0)), *state.changes(planted.memo, again.memo)]
     demand(not moved, f"Attack '{attack.name}' plants another {moved[:5]} for the same generator.")
