@@ -6,5 +6,6 @@ from invertigo.types import Domain, Registry
 
 registry: Registry[type[Domain]] = Registry("domains", "domain")
 registry.register("images")(Images)
+registry.register("graphs")(Graphs)
 
 __all__ = ["Graphs", "Images", "registry"]
