@@ -170,10 +170,7 @@ def test_geometrics_layers_give_the_same_values_and_gradients(kind, options, poo
     g, i, j = adjacency.nonzero().T
     edges, x = torch.stack([where[g, i], where[g, j]]), features[graph, node]
     e = second(F.elu(first(x, edges)), edges)
-    if pool_first:
-        theirs = head(pyg.global_mean_pool(e, graph))
-    else:
-        theirs = pyg.global_mean_pool(head(e), graph)
+    theirs = head(pyg.global_mean_pool(e, graph)) if pool_first else pyg.global_mean_pool(head(e), graph)
     ours = model(features, adjacency, present)
     torch.testing.assert_close(ours, theirs)
     parameters = [*first.parameters(), *second.parameters(), *head.parameters()]
