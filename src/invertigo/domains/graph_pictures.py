@@ -74,7 +74,7 @@ def bond_orders(graph: LabelledGraph, chem: Any) -> dict[tuple[int, int], int]:
     hydrogens and neighbours. Wants are met by a matching of largest size; where a neighbour is left wanting, sulphur,
     phosphorus and their like go up to their next valence.
     """
-    bonds = {(a, b): 1 for a, b in graph.edges.triu(1).nonzero().tolist()}
+    bonds = dict.fromkeys(((a, b) for a, b in graph.edges.triu(1).nonzero().tolist()), 1)
     used = [len(near) + molecules.HYDROGENS[row[4]] for row, near in zip(graph.kinds.tolist(), graph.neighbours)]
     steps = [[v for v in _valences(row, chem) if v >= own] for row, own in zip(graph.kinds.tolist(), used)]
     wants = [allowed[0] - own if allowed else 0 for allowed, own in zip(steps, used)]

@@ -249,20 +249,15 @@ class Graphs:
         return listed
 
     def config(self) -> dict[str, Any]:
-        """Name and arguments, ready for JSON; `from_config` reads it back."""
+        """Name and arguments, ready for JSON; `from_config` reads it back. The vocabulary is left out: it is data."""
         kept = {key: list(v) if isinstance(v := getattr(self, key), tuple) else v for key in _PLAIN}
-        known = None if self.vocabulary is None else self.choices(self.to_model(self.vocabulary.float())).tolist()
-        return {"name": self.name, **kept, "vocabulary": known}
+        return {"name": self.name, **kept}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Graphs:
-        """The domain that wrote `config`."""
-        plain = cls(**{key: config.get(key) for key in _PLAIN if config.get(key) is not None})
-        known = config.get("vocabulary")
-        if known is None:
-            return plain
-        rows = plain.one_hot(torch.tensor(known))
-        return cls(**{key: getattr(plain, key) for key in _PLAIN}, vocabulary=rows)
+        """The domain that wrote `config`, without its vocabulary."""
+        arguments: dict[str, Any] = {key: config.get(key) for key in _PLAIN}
+        return cls(**arguments)
 
 
 _PLAIN = ("blocks", "nodes", "degree_block", "mean", "std")
