@@ -1,9 +1,10 @@
 """Attacks: what an adversary rebuilds from an observation."""
 
 from invertigo.attacks.auto import Auto
-from invertigo.attacks.exact import LinearLayer
+from invertigo.attacks.exact import Grain, GraphRecovery, LinearLayer
 from invertigo.attacks.labels import LabelGuess, infer_labels
 from invertigo.attacks.matching.gauss_newton import GaussNewton
+from invertigo.attacks.matching.graph_recipes import GraphDLG, GraphTAG
 from invertigo.attacks.matching.recipes import DLG, IDLG, InvertingGradients, SeeThroughGradients
 from invertigo.attacks.registry import make, reconstruct, register, registry
 
@@ -12,6 +13,10 @@ __all__ = [
     "IDLG",
     "Auto",
     "GaussNewton",
+    "Grain",
+    "GraphRecovery",
+    "GraphDLG",
+    "GraphTAG",
     "InvertingGradients",
     "LabelGuess",
     "LinearLayer",

@@ -97,7 +97,7 @@ class Subspace:
         It tells members from strangers as long as more coordinates than the rank are kept.
         """
         kept = self.basis[:, columns] * self.values[: self.rank, None]
-        return row_space(kept, noise=self.noise)
+        return row_space(kept, noise=2 * self.noise)
 
     @cached_property
     def projector(self) -> Float[Tensor, "dim dim"]:
@@ -124,8 +124,9 @@ def row_space(matrix: Float[Tensor, "rows dim"], *, noise: float | None = None, 
     top = float(values[0]) if len(values) else 0.0
     floor = noise if noise is not None else FLOOR * rounding * top
     if rank is None:
-        rank = _rank(values, floor, rounding * top)
-    return Subspace(right[:rank], right[rank:], values, max(_level(values[rank:]), rounding * top * 1e-1))
+        rank = _rank(values, floor)
+    below = float(values[rank]) if rank < len(values) else 0.0
+    return Subspace(right[:rank], right[rank:], values, max(below, noise or 0.1 * rounding * top))
 
 
 def noise_singular_value(std: float, shape: Sequence[int]) -> float:
@@ -136,17 +137,14 @@ def noise_singular_value(std: float, shape: Sequence[int]) -> float:
     return std * (shape[0] ** 0.5 + shape[1] ** 0.5)
 
 
-def _rank(values: Tensor, floor: float, rounding: float) -> int:
+def _rank(values: Tensor, floor: float) -> int:
     above = int((values > floor).sum())
     if above in (0, len(values)):
         return above
-    # Rounding grows with the depth of a network, so the floor is a guess: the gap nearest to it decides.
-    ratios = values[:-1] / values[1:].clamp_min(max(rounding * 1e-3, 1e-300))
+    # The floor is a guess, because rounding grows with depth and shrinks with size: the clearest gap near it decides.
+    lowest = torch.full_like(values[1:], max(floor / 256, 1e-300))
+    ratios = values[:-1] / torch.maximum(values[1:], lowest)
     start, stop = max(above - 3, 0), min(above + 8, len(ratios))
     small = values[1:][start:stop] <= floor * 16
     weighed = torch.where(small, ratios[start:stop], ratios.new_zeros(()))
     return start + int(weighed.argmax()) + 1 if bool(small.any()) else above
-
-
-def _level(rest: Tensor) -> float:
-    return float(rest[0]) if len(rest) else 0.0

@@ -1,0 +1,202 @@
+"""GRAIN: the private graph, exactly, from the gradient of a graph network."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect
+from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
+from invertigo.attacks.exact.grain.certificate import certify, describe, partial
+from invertigo.attacks.exact.grain.chemistry import AROMATIC, is_molecular, possible_atoms
+from invertigo.attacks.exact.grain.counts import whole_numbers
+from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, equivalent_graphs
+from invertigo.attacks.exact.grain.nodes import TooMany
+from invertigo.attacks.exact.grain.pipeline import Evidence, gather, split
+from invertigo.attacks.exact.grain.recovery import GraphRecovery
+from invertigo.attacks.registry import register
+from invertigo.domains import Graphs
+from invertigo.models.graph_network import GraphNetwork
+from invertigo.types import (
+    Observation,
+    Paper,
+    Progress,
+    Reconstruction,
+    Requirement,
+    RequirementError,
+    check_requirements,
+)
+
+RESIDUAL = 1e-3
+"""Part of the read-out's gradient that may stay unexplained, without noise."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Grain:
+    r"""The graph behind the gradient of a GCN or GAT: nodes, edges and label, unknown number of nodes included.
+
+    Every linear layer's gradient shows the row space of what the layer read. Node features that lie in the first
+    one's are kept (`nodes`), then neighbourhoods whose hidden features lie in the next one's (`blocks`), up to the
+    read-out. How many nodes have each neighbourhood follows from the read-out's gradient, which is linear in these
+    numbers (`counts`), and all graphs with these neighbourhoods are listed (`realisation`, `equivalents`): each of
+    them has the observed gradient exactly, so the list is what any attacker is left with.
+
+    Args:
+        seconds: CPU seconds, after which what is certain by then is returned as `partial`.
+        tolerance: relative distance from a row space up to which a candidate is kept; None takes it from the gap
+            between the singular values that count and those that are noise.
+        noise: standard deviation of noise on each entry of the gradient, where a defense's is known; it sets the
+            ranks and tolerances.
+        most_nodes: graphs are listed up to this many nodes.
+        most_degree: neighbours of a node, where the features do not tell.
+        alternatives: graphs with the same gradient that are listed at most.
+        listing_seconds: CPU seconds for each way of listing them.
+        chemistry: where nodes are atoms, look for atoms that exist before any others, and put graphs with the same
+            gradient in the order of how common their rings are.
+
+    Source: Drencheva et al. (2025). Ours: node features from the read-out where it holds them (a singular adjacency
+    then does no harm), reciprocity between blocks, counts by non-negative least squares instead of gluing, and the
+    list of graphs with the same gradient. Where GRAIN accepts the first graph whose gradient matches, among which are
+    covers with twice the nodes, this attack says how many there are.
+    """
+
+    name: ClassVar[str] = "grain"
+    paper: ClassVar[Paper] = Paper(
+        "drencheva2025grain",
+        "GRAIN: Exact Graph Reconstruction from Gradients",
+        "Drencheva, Maria and Petrov, Ivo and Baader, Maximilian and Dimitrov, Dimitar Iliev and Vechev, Martin",
+        2025,
+        "International Conference on Learning Representations",
+        "2503.01838",
+    )
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
+    domains: ClassVar[frozenset[str]] = frozenset({"graphs"})
+    exact: ClassVar[bool] = True
+
+    seconds: float | int = 60.0
+    tolerance: float | None = None
+    noise: float | None = None
+    most_nodes: int = 128
+    most_degree: int = 6
+    alternatives: int = 64
+    listing_seconds: float = 1.0
+    chemistry: bool = True
+
+    def reconstruct(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """See `types.Attack`. Raises: RequirementError with the reason when the gradient shows no row space."""
+        started = time.perf_counter()
+        check_requirements(self, observation)
+        domain, budget = observation.task.domain, Budget(float(self.seconds), progress)
+        model = precise_model(observation)
+        with torch.no_grad():
+            anatomy = dissect(observation, model, self.noise)
+            recovery = self._recover(observation, domain, anatomy, budget)
+        return describe(self.name, observation, recovery, time.perf_counter() - started)
+
+    def _recover(self, observation: Observation, domain: Graphs, anatomy: Anatomy, budget: Budget) -> GraphRecovery:
+        evidence, reason = Evidence(domain), ""
+        scores = anatomy.scores()
+        if scores is None:
+            raise RequirementError(
+                "The read-out's last layer has no bias in this update; its gradient tells how far the graph's answer "
+                "is from its label, without which nodes cannot be counted."
+            )
+        try:
+            for likely, singular in self._attempts(domain, anatomy):
+                evidence = Evidence(domain, likely, singular)
+                try:
+                    gather(
+                        anatomy, evidence, budget, most_degree=self.most_degree, scores=scores, tolerance=self.tolerance
+                    )
+                except TooMany as error:
+                    reason = f"There are too many candidates: {error}."
+                    continue
+                found = self._list(evidence, budget)
+                if found is not None and len(found):
+                    with budget.stage("certificate"):
+                        return certify(observation, anatomy, evidence, found, budget)
+                reason = self._why(evidence, found)
+        except OutOfBudget as error:
+            reason = f"The budget ended after {error}."
+        return partial(anatomy, evidence, budget, reason)
+
+    def _list(self, evidence: Evidence, budget: Budget) -> EquivalentGraphs | None:
+        shares = evidence.shares
+        if shares is None or shares.residual > self._slack():
+            return None
+        total = shares.weights.sum()
+        counts = whole_numbers(shares.weights / total, self.most_nodes, max(100 * shares.residual, 1e-5))
+        if counts is None or abs(float(total) - 1) > 10 * self._slack():
+            return None
+        last, before = evidence.levels[-1], evidence.levels[-2]
+        colours = sorted(c for group in shares.groups for c in group)
+        options = [[choice.get(c, 0) for c in colours] for choice in split(counts.tolist(), shares.groups)]
+        aromatic = None
+        if self._chemical(evidence.domain):
+            aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
+        with budget.stage("realisation"):
+            return equivalent_graphs(
+                [last.own[c] for c in colours] if last.own else [],
+                [last.around[c] for c in colours],
+                options,
+                budget,
+                aromatic=aromatic,
+                most_nodes=self.most_nodes,
+                most=self.alternatives,
+                seconds=self.listing_seconds,
+            )
+
+    def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[tuple[Callable[[Tensor], Tensor] | None, bool]]:
+        """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind."""
+        kinds = [possible_atoms, None] if self._chemical(domain) else [None]
+        hidden = [False, True] if any(anatomy.mixes(layer) for layer in range(1, anatomy.depth)) else [False]
+        return [(likely, singular) for likely in kinds for singular in hidden]
+
+    def _chemical(self, domain: Graphs) -> bool:
+        return self.chemistry and is_molecular(domain)
+
+    def _slack(self) -> float:
+        return RESIDUAL if self.noise is None else 0.1
+
+    def _why(self, evidence: Evidence, found: EquivalentGraphs | None) -> str:
+        for stage, count in evidence.passed.items():
+            if count == 0:
+                return f"No candidate of stage '{stage}' lies in its row space."
+        if evidence.shares is None or evidence.shares.residual > self._slack():
+            rest = 1.0 if evidence.shares is None else evidence.shares.residual
+            return f"The candidates explain all but {rest:.1e} of the read-out's gradient, so some are missing."
+        if found is None:
+            return f"The shares of the neighbourhoods fit no graph of up to {self.most_nodes} nodes."
+        return f"No graph of up to {self.most_nodes} nodes has these neighbourhoods."
+
+
+def precise_model(observation: Observation) -> GraphNetwork:
+    """A float64 copy of the model with the observed parameters. Raises: RequirementError for other models."""
+    model = observation.task.model
+    if not isinstance(model, GraphNetwork):
+        raise RequirementError(
+            f"Attack 'grain' reads GCN and GAT networks, not a {type(model).__name__}; a PyTorch Geometric model of "
+            "GCNConv and GATConv layers is read through invertigo.models.from_geometric."
+        )
+    if model.pool_first:
+        raise RequirementError(
+            "This model averages the node embeddings before its read-out, so no gradient shows the rows of single "
+            "nodes after the last layer; attack 'grain' needs a read-out of every node."
+        )
+    if model.level == "node":
+        raise RequirementError("Attack 'grain' counts nodes in a graph's one answer; this model answers every node.")
+    copied = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if name in observation.parameters:
+                parameter.copy_(observation.parameters[name])
+    return copied

@@ -1,0 +1,213 @@
+"""All graphs with the same gradient: told apart, put in order of what is likely, and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
+from invertigo.attacks.exact.grain.chemistry import NODE_COST, impossible_rings, ring_cost
+from invertigo.attacks.exact.grain.realisation import Edges, Search, balanced, instances
+from invertigo.domains.labelled_graph import LabelledGraph, isomorphism
+
+SMALLEST_COMMON_RING = 5
+MOST_FOLD = 6
+
+
+@dataclass(frozen=True)
+class Member:
+    """One graph of the class: the colour of each node, its edges, and how unlikely it is (lower is likelier)."""
+
+    colours: tuple[int, ...]
+    edges: Edges
+    cost: tuple[float, ...]
+
+
+@dataclass
+class EquivalentGraphs:
+    """The graphs that give the same gradient, likeliest first. `complete` tells that there are no others of that size.
+
+    `fold` is the number of nodes over the least number that the gradient allows. A mean over nodes cannot see how
+    often a graph is repeated, so larger multiples always exist; the smallest plausible one is listed.
+    """
+
+    members: list[Member] = field(default_factory=list)
+    complete: bool = False
+    fold: int = 1
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+def equivalent_graphs(
+    own: Sequence[int],
+    around: Sequence[tuple[int, ...]],
+    options: Sequence[Sequence[int]],
+    budget: Budget,
+    *,
+    aromatic: Sequence[bool] | None,
+    most_nodes: int,
+    most: int,
+    seconds: float,
+) -> EquivalentGraphs:
+    """Realise the counts, smallest multiple first, until one gives a plausible graph.
+
+    Args:
+        options: possible counts of each colour (several where colours look alike to the gradient).
+        aromatic: of molecules, which colours are aromatic atoms; graphs are then ranked by their rings. Of other
+            graphs None: fewer parts and fewer nodes are likelier.
+        most: members at which counting stops.
+        seconds: CPU seconds for each way of searching.
+    """
+    found = EquivalentGraphs(complete=True)
+    least = None
+    for fold in range(1, MOST_FOLD + 1):
+        for counts in options:
+            nodes = fold * sum(counts)
+            wanted = instances(own, around, [fold * count for count in counts])
+            if nodes > most_nodes or not balanced(wanted):
+                continue
+            colours = tuple(c for c, count in enumerate(counts) for _ in range(fold * count))
+            extra = NODE_COST * (nodes - (least or nodes))
+            if found.members and min(member.cost for member in found.members) <= (0, 1, extra):
+                continue
+            collect = _Collector(found, colours, aromatic, extra, most)
+            for connected in (True, False):
+                before = len(found)
+                for ring in (SMALLEST_COMMON_RING, 3) if aromatic is not None else (3,):
+                    found.complete &= collect.run(wanted, budget, ring, connected, seconds)
+                if len(found) > before:
+                    least, found.fold = least or nodes, fold
+                    break
+    found.members.sort(key=lambda member: member.cost)
+    return found
+
+
+@dataclass
+class _Collector:
+    found: EquivalentGraphs
+    colours: tuple[int, ...]
+    aromatic: Sequence[bool] | None
+    extra: float
+    most: int
+    seen: dict = field(default_factory=dict)
+    forms: set = field(default_factory=set)
+
+    def run(self, wanted, budget: Budget, ring: int, connected: bool, seconds: float) -> bool:
+        """Search until done; whether it was."""
+        search = Search(wanted, budget, ring=ring, connected=connected)
+        try:
+            with budget.limited("realisation", seconds):
+                for edges in search.graphs():
+                    if len(self.found) >= self.most:
+                        return False
+                    self._add(edges)
+        except OutOfBudget:
+            if not budget.left:
+                raise
+            return False
+        return True
+
+    def _add(self, edges: Edges) -> None:
+        near = neighbours(edges, len(self.colours))
+        form, invariant = first_form(self.colours, near)
+        if form in self.forms:
+            return
+        self.forms.add(form)
+        same = self.seen.setdefault(invariant, [])
+        graph = _labelled(self.colours, edges)
+        if any(isomorphism(graph, other) is not None for other in same):
+            return
+        same.append(graph)
+        self.found.members.append(Member(self.colours, edges, self._cost(near, edges)))
+
+    def _cost(self, near: list[list[int]], edges: Edges) -> tuple[float, ...]:
+        """Impossible rings, parts, then uncommon rings and nodes beyond the fewest."""
+        if self.aromatic is None:
+            return (0.0, float(components(near)), self.extra)
+        rings = smallest_rings(near, edges)
+        impossible = impossible_rings([self.aromatic[c] for c in self.colours], rings)
+        return (float(impossible), float(components(near)), ring_cost(Counter(rings.values())) + self.extra)
+
+
+def smallest_rings(near: Sequence[Sequence[int]], edges: Edges) -> dict[tuple[int, int], int]:
+    """For each edge that is on a ring, the size of its smallest ring."""
+    sizes: dict[tuple[int, int], int] = {}
+    for a, b in edges:
+        seen, front, steps = {a}, [a], 0
+        while front and b not in seen:
+            steps += 1
+            reached = [c for v in front for c in near[v] if not (v == a and c == b)]
+            front = [c for c in dict.fromkeys(reached) if c not in seen]
+            seen.update(front)
+        if b in seen:
+            sizes[a, b] = steps + 1
+    return sizes
+
+
+def components(near: Sequence[Sequence[int]]) -> int:
+    """Number of connected parts."""
+    left, count = set(range(len(near))), 0
+    while left:
+        count += 1
+        stack = [left.pop()]
+        while stack:
+            fresh = [b for b in near[stack.pop()] if b in left]
+            left.difference_update(fresh)
+            stack += fresh
+    return count
+
+
+def neighbours(edges: Edges, count: int) -> list[list[int]]:
+    """The neighbours of each node."""
+    near: list[list[int]] = [[] for _ in range(count)]
+    for a, b in edges:
+        near[a].append(b)
+        near[b].append(a)
+    return near
+
+
+def first_form(colours: Sequence[int], near: Sequence[Sequence[int]]) -> tuple[tuple, tuple]:
+    """A form that two drawings of one graph usually share, and an invariant that they always share.
+
+    Colours are refined until they settle; then one node of the first shared colour is set apart, and so on. Where
+    nodes of one colour are not interchangeable the form depends on which was taken, so equal forms mean equal graphs,
+    but different forms may not mean different ones.
+    """
+    refined = _settled(list(colours), near)
+    invariant = tuple(sorted(Counter(refined).items()))
+    while True:
+        shared = [c for c, count in Counter(refined).items() if count > 1]
+        if not shared:
+            break
+        chosen = refined.index(min(shared))
+        refined = _settled([2 * c + (node == chosen) for node, c in enumerate(refined)], near)
+    place = {c: number for number, c in enumerate(sorted(refined))}
+    at = [place[c] for c in refined]
+    kinds = tuple(colours[node] for node in sorted(range(len(at)), key=at.__getitem__))
+    return (
+        kinds,
+        tuple(sorted(tuple(sorted((at[a], at[b]))) for a in range(len(at)) for b in near[a] if a < b)),
+    ), invariant
+
+
+def _settled(colours: list[int], near: Sequence[Sequence[int]]) -> list[int]:
+    """Refined colours, numbered in an order that does not depend on the nodes' order."""
+    count = len(set(colours))
+    while True:
+        told = [(c, tuple(sorted(colours[b] for b in around))) for c, around in zip(colours, near)]
+        names = {name: number for number, name in enumerate(sorted(set(told)))}
+        colours = [names[name] for name in told]
+        if len(names) == count:
+            return colours
+        count = len(names)
+
+
+def _labelled(colours: Sequence[int], edges: Edges) -> LabelledGraph:
+    matrix = torch.zeros(len(colours), len(colours), dtype=torch.bool)
+    for a, b in edges:
+        matrix[a, b] = matrix[b, a] = True
+    return LabelledGraph(torch.tensor(colours)[:, None], matrix)
