@@ -59,6 +59,7 @@ class Graphs:
     inputs: ClassVar[str] = "features"
     target: ClassVar[str] = "labels"
     reads: ClassVar[tuple[str, ...]] = ("features", "adjacency", "present")
+    sizes: ClassVar[tuple[str, ...]] = ("present",)
     baseline_labels: ClassVar[Mapping[str, str]] = BASELINES
 
     def __post_init__(self) -> None:

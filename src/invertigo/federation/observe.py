@@ -33,6 +33,7 @@ def observe(
     public: Batch | None = None,
     clients: int = 1,
     others: Sequence[Batch] | None = None,
+    known: Sequence[str] = (),
 ) -> Observation:
     """One round as an adversary on rung `level` sees it; a rung includes what the rungs below it know.
 
@@ -40,7 +41,7 @@ def observe(
     |---|---|---|
     | 0 | mean over all clients, weighted by their examples, shared buffers included | total number of examples |
     | 1 | the client's own | number of examples: protocols send it so that the server can weight the update |
-    | 2 | the client's own | + labels, + exact BatchNorm batch statistics of the first local step |
+    | 2 | the client's own | + labels, + exact BatchNorm batch statistics of the first local step, + sizes (of graphs) |
     | 3 | recomputed in inference mode, unless the client itself does so or shares its statistics | same |
     | 4 | as on rung 3 | + public data |
 
@@ -52,6 +53,7 @@ def observe(
         batch: the audited client's private examples.
         others: the other clients' private batches (rung 0); `clients`, when given, must be one more than these.
         public: public examples of the same kind (rung 4).
+        known: further fields of the batch that an adversary knows from rung 2 on, e.g. the `adjacency` of graphs.
 
     Raises: InvalidValueError when the rung cannot be observed with what was given.
     """
@@ -63,20 +65,22 @@ def observe(
         update = aggregate(
             [train(task, one, local, generator=generator).update for one in crowd], [len(one) for one in crowd]
         )
-        known = Knowledge(level=level, num_examples=sum(map(len, crowd)))
-        return Observation(task, parameters, buffers, update, _as_one(local, len(crowd)), known)
+        total = Knowledge(level=level, num_examples=sum(map(len, crowd)))
+        return Observation(task, parameters, buffers, update, _as_one(local, len(crowd)), total)
     if level >= ThreatLevel.INFERENCE_MODE and native_level(task, local) < ThreatLevel.INFERENCE_MODE:
         local = dataclasses.replace(local, mode="eval")
     trained = train(task, batch, local, generator=generator)
     informed = level >= ThreatLevel.STATISTICS
-    known = Knowledge(
+    sizes = getattr(task.domain, "sizes", ())
+    knowledge = Knowledge(
         level=level,
         num_examples=len(batch),
         labels=batch.fields.get(task.domain.target) if informed else None,
         batch_statistics=(trained.statistics or None) if informed else None,
         public=public if level >= ThreatLevel.AUXILIARY else None,
+        fields={name: batch[name] for name in (*sizes, *known)} if informed else {},
     )
-    return Observation(task, parameters, buffers, trained.update, local, known)
+    return Observation(task, parameters, buffers, trained.update, local, knowledge)
 
 
 def _as_one(local: LocalTraining, clients: int) -> LocalTraining:

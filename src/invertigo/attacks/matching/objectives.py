@@ -64,6 +64,29 @@ class L1:
 
 
 @dataclass(frozen=True)
+class SquaredL2PlusL1:
+    r"""$\sum_l w_l \lVert p_l - o_l \rVert_2^2 + f\,a_l\,w_l \lVert p_l - o_l \rVert_1$.
+
+    $a_l$ falls linearly from 1 at the first layer to 0 behind the last one.
+
+    Source: Deng et al. 2021 (TAG), which gives early layers a larger share of the L1 term.
+    """
+
+    factor: float = 0.01
+
+    def value_and_cotangent(
+        self, predicted: Tensors, observed: Tensors, weights: Tensors | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `Objective`."""
+        value, cotangent = SquaredL2().value_and_cotangent(predicted, observed, weights)
+        count = len(predicted)
+        falling = [p.new_tensor(self.factor * (1 - number / count)) for number, p in enumerate(predicted)]
+        scaled = [f * w for f, w in zip(falling, weights)] if weights else falling
+        more, slope = L1().value_and_cotangent(predicted, observed, scaled)
+        return value + more, list(torch._foreach_add(cotangent, slope))
+
+
+@dataclass(frozen=True)
 class Cosine:
     r"""$1 - \langle p, o\rangle / (\lVert p\rVert\,\lVert o\rVert)$ over all layers together, each weighted by $w_l$.
 
