@@ -115,7 +115,13 @@ class Grain:
                 evidence = Evidence(domain, likely, singular)
                 try:
                     gather(
-                        anatomy, evidence, budget, most_degree=self.most_degree, scores=scores, tolerance=self.tolerance
+                        anatomy,
+                        evidence,
+                        budget,
+                        most_degree=self.most_degree,
+                        most_nodes=self.most_nodes,
+                        scores=scores,
+                        tolerance=self.tolerance,
                     )
                 except TooMany as error:
                     reason = f"There are too many candidates: {error}."
@@ -143,17 +149,16 @@ class Grain:
         aromatic = None
         if self._chemical(evidence.domain):
             aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
-        with budget.stage("realisation"):
-            return equivalent_graphs(
-                [last.own[c] for c in colours] if last.own else [],
-                [last.around[c] for c in colours],
-                options,
-                budget,
-                aromatic=aromatic,
-                most_nodes=self.most_nodes,
-                most=self.alternatives,
-                seconds=self.listing_seconds,
-            )
+        return equivalent_graphs(
+            [last.own[c] for c in colours] if last.own else [],
+            [last.around[c] for c in colours],
+            options,
+            budget,
+            aromatic=aromatic,
+            most_nodes=self.most_nodes,
+            most=self.alternatives,
+            seconds=self.listing_seconds,
+        )
 
     def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[tuple[Callable[[Tensor], Tensor] | None, bool]]:
         """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind."""

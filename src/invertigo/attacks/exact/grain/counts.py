@@ -35,11 +35,14 @@ class Shares:
     unique: bool
 
 
-def shares(anatomy: Anatomy, rows: Float[Tensor, "colour column"], scores: Float[Tensor, " label"]) -> Shares:
+def shares(
+    anatomy: Anatomy, rows: Float[Tensor, "colour column"], scores: Float[Tensor, " label"], least: float
+) -> Shares:
     r"""Non-negative least squares $\min_{w \ge 0} \| \sum_g w_g J_g - \nabla_{\mathrm{readout}} L \|$.
 
     $J_g$ is the gradient that one node of group $g$ gives the read-out's weights when the loss's derivative by its
     logits is `scores`, which is the gradient of the last bias. Of each weight matrix a random sketch is compared.
+    `least` is the smallest share there can be, that of one node in the largest graph; less is rounding.
     """
     groups = _alike(rows)
     first, flips, group_of = _variants(anatomy.model.readout, rows[[group[0] for group in groups]])
@@ -48,7 +51,7 @@ def shares(anatomy: Anatomy, rows: Float[Tensor, "colour column"], scores: Float
     scale = columns.norm(dim=0).clamp_min(1e-300)
     matrix = (columns / scale).numpy()
     weights, _ = nnls(matrix, target.numpy(), maxiter=50 * unknowns)
-    kept = np.flatnonzero(weights * (1 / scale.numpy()) > 1e-4 * (weights / scale.numpy()).max(initial=0.0))
+    kept = np.flatnonzero(weights / scale.numpy() > least / 3)
     solved, *_ = np.linalg.lstsq(matrix[:, kept], target.numpy(), rcond=None)
     rest = matrix[:, kept] @ solved - target.numpy()
     condition = np.linalg.svd(matrix, compute_uv=False)

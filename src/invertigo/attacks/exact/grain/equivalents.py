@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
 from invertigo.attacks.exact.grain.chemistry import NODE_COST, impossible_rings, ring_cost
 from invertigo.attacks.exact.grain.realisation import Edges, Search, balanced, instances
-from invertigo.domains.labelled_graph import LabelledGraph, isomorphism
+from invertigo.attacks.exact.grain.sameness import same_graph
 
 SMALLEST_COMMON_RING = 5
 MOST_FOLD = 6
@@ -63,7 +61,7 @@ def equivalent_graphs(
         seconds: CPU seconds for each way of searching.
     """
     found = EquivalentGraphs(complete=True)
-    least = None
+    least, parts = None, fewest_parts(own, around)
     for fold in range(1, MOST_FOLD + 1):
         for counts in options:
             nodes = fold * sum(counts)
@@ -72,7 +70,7 @@ def equivalent_graphs(
                 continue
             colours = tuple(c for c, count in enumerate(counts) for _ in range(fold * count))
             extra = NODE_COST * (nodes - (least or nodes))
-            if found.members and min(member.cost for member in found.members) <= (0, 1, extra):
+            if found.members and min(member.cost for member in found.members) <= (0, parts, extra):
                 continue
             collect = _Collector(found, colours, aromatic, extra, most)
             for connected in (True, False):
@@ -83,7 +81,23 @@ def equivalent_graphs(
                     least, found.fold = least or nodes, fold
                     break
     found.members.sort(key=lambda member: member.cost)
+    if found.members and found.members[0].cost[1] > 1:
+        found.members.append(_doubled(found.members[0]))
     return found
+
+
+def fewest_parts(own: Sequence[int], around: Sequence[tuple[int, ...]]) -> int:
+    """Parts that no edge can join: no colour of one is wanted by a colour of another."""
+    names = {name: number for number, name in enumerate(sorted({*own, *(b for near in around for b in near)}))}
+    joined: Edges = frozenset((names[a], names[b]) for a, near in zip(own, around) for b in near if a != b)
+    return components(neighbours(joined, len(names)))
+
+
+def _doubled(member: Member) -> Member:
+    """Two copies of a graph of several parts, which a mean over nodes cannot tell from one; salts have such copies."""
+    shift = len(member.colours)
+    edges = member.edges | {(a + shift, b + shift) for a, b in member.edges}
+    return Member(member.colours * 2, edges, (member.cost[0], 2 * member.cost[1], 2 * member.cost[2]))
 
 
 @dataclass
@@ -118,10 +132,9 @@ class _Collector:
             return
         self.forms.add(form)
         same = self.seen.setdefault(invariant, [])
-        graph = _labelled(self.colours, edges)
-        if any(isomorphism(graph, other) is not None for other in same):
+        if any(same_graph(self.colours, near, self.colours, other) for other in same):
             return
-        same.append(graph)
+        same.append(near)
         self.found.members.append(Member(self.colours, edges, self._cost(near, edges)))
 
     def _cost(self, near: list[list[int]], edges: Edges) -> tuple[float, ...]:
@@ -204,10 +217,3 @@ def _settled(colours: list[int], near: Sequence[Sequence[int]]) -> list[int]:
         if len(names) == count:
             return colours
         count = len(names)
-
-
-def _labelled(colours: Sequence[int], edges: Edges) -> LabelledGraph:
-    matrix = torch.zeros(len(colours), len(colours), dtype=torch.bool)
-    for a, b in edges:
-        matrix[a, b] = matrix[b, a] = True
-    return LabelledGraph(torch.tensor(colours)[:, None], matrix)

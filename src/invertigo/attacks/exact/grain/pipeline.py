@@ -70,7 +70,14 @@ def kinds_of_nodes(
 
 
 def gather(
-    anatomy: Anatomy, evidence: Evidence, budget: Budget, *, most_degree: int, scores: Tensor, tolerance: float | None
+    anatomy: Anatomy,
+    evidence: Evidence,
+    budget: Budget,
+    *,
+    most_degree: int,
+    most_nodes: int,
+    scores: Tensor,
+    tolerance: float | None,
 ) -> None:
     """Fill `evidence` stage by stage. Raises: OutOfBudget, TooMany."""
     with budget.stage("nodes"):
@@ -89,7 +96,8 @@ def gather(
             if not len(found):
                 return
     with budget.stage("counts"):
-        evidence.shares = shares(anatomy, read_rows(anatomy, evidence.levels[-1], evidence.features), scores)
+        rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
+        evidence.shares = shares(anatomy, rows, scores, 1 / most_nodes)
 
 
 def read_rows(anatomy: Anatomy, colours: Colours, features: Tensor) -> Float[Tensor, "colour column"]:
