@@ -14,6 +14,8 @@ FLOOR = 64
 """A singular value this many roundings of the matrix below the largest one is taken for rounding."""
 SAFETY = 30.0
 """How far above the expected distance of a true member a candidate may lie and still pass."""
+TIGHTEST = 1e-6
+"""No tolerance is smaller: data are often kept in single precision before a model in double precision reads them."""
 LOOSEST = 1e-2
 """No tolerance is larger: above it, members and strangers are no longer told apart."""
 
@@ -66,7 +68,7 @@ class Subspace:
     @property
     def tolerance(self) -> float:
         """The relative distance up to which a candidate counts as a member: the tilt that the noise gives the basis."""
-        return min(max(SAFETY / self.gap, 1e-9), LOOSEST)
+        return min(max(SAFETY / self.gap, TIGHTEST), LOOSEST)
 
     def distance(self, vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         r"""Relative distance $\|v - Pv\| / \|v\|$ of each vector, in [0, 1]; 0 for the zero vector.

@@ -70,7 +70,8 @@ def dissect(observation: Observation, model: GraphNetwork, noise: float | None) 
         if gradient is None or not bool(gradient.any()):
             where = f"layer {number}" if number < len(model.layers) else "the read-out"
             raise RequirementError(f"The update holds no gradient of the weight of {where}, so its inputs stay hidden.")
-        level = None if noise is None else noise_singular_value(noise, gradient.shape)
+        std = _rounding(observation, weight) if noise is None else noise
+        level = None if std is None else noise_singular_value(std, gradient.shape)
         spans.append(row_space(gradient, noise=level))
     return Anatomy(model, precise.gradients, tuple(spans), noise)
 
@@ -86,3 +87,11 @@ def single_gradient(observation: Observation) -> dict[str, Tensor]:
             "momentum), whose sum mixes several models' row spaces."
         )
     return {name: -tensor / local.learning_rate for name, tensor in sent.tensors.items()}
+
+
+def _rounding(observation: Observation, weight: Tensor) -> float | None:
+    """Noise of a gradient read off two parameters, each of them rounded; None where the gradient itself was sent."""
+    if observation.update.kind == "gradient":
+        return None
+    rounding = torch.finfo(next(iter(observation.parameters.values())).dtype).eps
+    return rounding * float(weight.detach().abs().max()) / observation.local.learning_rate

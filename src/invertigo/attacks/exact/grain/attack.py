@@ -110,6 +110,14 @@ class Grain:
                 "The read-out's last layer has no bias in this update; its gradient tells how far the graph's answer "
                 "is from its label, without which nodes cannot be counted."
             )
+        full = [number for number, space in enumerate(anatomy.spans) if space.full and number]
+        if full:
+            width = anatomy.spans[full[0]].rank
+            reason = (
+                f"The row space of layer {full[0]} has rank {width} of {width}, so that every candidate lies in it: the "
+                "hidden width must exceed the number of different neighbourhoods."
+            )
+            return partial(anatomy, evidence, budget, reason)
         try:
             for likely, singular in self._attempts(domain, anatomy):
                 evidence = Evidence(domain, likely, singular)

@@ -44,7 +44,7 @@ def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str) -
     features, certain = evidence.domain.one_hot(torch.zeros(0, len(evidence.domain.blocks), dtype=torch.long)), 0
     if evidence.features is not None and len(evidence.features):
         features = evidence.features
-        named = sorted({level for level in evidence.levels[-1].kinds}) or list(range(len(features)))
+        named = sorted(set(evidence.levels[-1].kinds)) or list(range(len(features)))
         features = features[named]
         rank = int(torch.linalg.matrix_rank(features))
         certain = len(features) if rank == len(features) == anatomy.spans[0].rank else 0

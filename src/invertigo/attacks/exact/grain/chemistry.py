@@ -42,7 +42,7 @@ def possible_atoms(kinds: Int[Tensor, "kind group"]) -> Bool[Tensor, " kind"]:
 
 def ring_cost(sizes: Counter[int]) -> float:
     """How uncommon these rings are; `sizes` counts edges by the size of their smallest ring."""
-    return sum(count * RING_COST.get(size, MACROCYCLE) for size, count in sizes.items())
+    return sum((count * RING_COST.get(size, MACROCYCLE) for size, count in sizes.items()), 0.0)
 
 
 def impossible_rings(aromatic: Sequence[bool], rings: dict[tuple[int, int], int]) -> int:

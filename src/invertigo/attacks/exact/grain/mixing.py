@@ -27,7 +27,7 @@ class Convolved:
     @classmethod
     def prepare(cls, layer: GraphConvolution, colours: Colours) -> Convolved:
         """The layer's view of every colour."""
-        degrees = torch.tensor(colours.degrees)
+        degrees = torch.tensor(colours.degrees, dtype=torch.long)
         weight = layer.linear.weight.detach()
         scaled = (colours.rows @ weight.T) * (degrees.double() + 1).rsqrt()[:, None]
         return cls(scaled, degrees, None if layer.bias is None else layer.bias.detach())
@@ -52,10 +52,10 @@ class Attended:
     sums are additive over the neighbours, so a part holds both."""
 
     layer: GraphAttention
-    messages: Float[Tensor, "colour head column"]
+    messages: Float[Tensor, "colour joined column"]
     own: Float[Tensor, "colour head"]
     other: Float[Tensor, "colour head"]
-    skipped: Float[Tensor, "colour column"]
+    skipped: Float[Tensor, "colour output"]
     joined: Tensor | None
     heads: Tensor | None
 

@@ -60,6 +60,8 @@ def blocks_off_the_space(check: Check, before: Colours, budget: Budget) -> Colou
 def parallel(residuals: Float[Tensor, "row column"], considered: Bool[Tensor, " row"]) -> Bool[Tensor, " row"]:
     """Which of the considered residuals have a parallel one of another row (equal rows do not count)."""
     places = considered.nonzero()[:, 0]
+    if len(places) == 0 or residuals.shape[1] == 0:
+        return torch.zeros(len(residuals), dtype=torch.bool)
     vectors = residuals[places]
     sizes = vectors.norm(dim=1)
     units = vectors / sizes[:, None].clamp_min(1e-300)
