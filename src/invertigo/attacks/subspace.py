@@ -12,7 +12,7 @@ from torch import Tensor
 
 FLOOR = 64
 """A singular value this many roundings of the matrix below the largest one is taken for rounding."""
-SAFETY = 30.0
+SAFETY = 2.0
 """How far above the expected distance of a true member a candidate may lie and still pass."""
 TIGHTEST = 1e-6
 """No tolerance is smaller: data are often kept in single precision before a model in double precision reads them."""

@@ -49,10 +49,11 @@ def blocks_off_the_space(check: Check, before: Colours, budget: Budget) -> Colou
         return finished(before, [], [], [])
     residuals = torch.cat(kept).double()
     loose = check.tolerance if check.coarse is None else check.coarse[2]
-    inside = residuals.norm(dim=1) <= loose
-    wanted = (inside | parallel(residuals, ~inside)).nonzero()[:, 0].tolist()
+    sizes = residuals.norm(dim=1)
+    aside = parallel(residuals, sizes > check.space.tolerance)
+    wanted = ((sizes <= loose) | aside).nonzero()[:, 0].tolist()
     rows = [_row(check, own[w], chosen[w]) for w in wanted]
-    exact = [bool(~inside[w]) or bool(check.rows_pass(row)[0]) for w, row in zip(wanted, rows)]
+    exact = [bool(aside[w]) or bool(check.rows_pass(row)[0]) for w, row in zip(wanted, rows)]
     sure = [number for number, fine in enumerate(exact) if fine]
     return finished(before, [own[wanted[s]] for s in sure], [chosen[wanted[s]] for s in sure], [rows[s] for s in sure])
 
