@@ -8,7 +8,6 @@ from torch import nn
 
 from invertigo import data, models
 from invertigo.attacks import reconstruct
-from invertigo.attacks.exact import Grain
 from invertigo.attacks.exact.grain.sameness import same_graph
 from invertigo.domains import Graphs
 from invertigo.domains.labelled_graph import LabelledGraph
@@ -96,9 +95,9 @@ def test_the_difference_after_one_step_is_as_good_as_its_gradient():
     batch = DRUGS.batch(named("aspirin"), DOMAIN)
     local = LocalTraining(mode="eval", sends="difference", learning_rate=0.1)
     assert same(batch, 0, *first(reconstruct(seen(batch, network(dtype=torch.float64), local=local), "grain")))
+    several = seen(batch, network(), local=dataclasses.replace(local, epochs=2))
     with pytest.raises(RequirementError, match="several local steps"):
-        several = LocalTraining(mode="eval", sends="difference", learning_rate=0.1, epochs=2)
-        reconstruct(seen(batch, network(), local=several), "grain")
+        reconstruct(several, "grain")
 
 
 def molecule(kinds, edges):
@@ -266,3 +265,17 @@ def test_noise_of_known_size_is_met_with_looser_checks():
     update = dataclasses.replace(observation.update, tensors=noisy)
     informed = reconstruct(dataclasses.replace(observation, update=update), "grain", noise=std)
     assert same(batch, 0, *first(informed))
+
+
+@pytest.mark.parametrize("names", [("aspirin", "caffeine"), ("metformin", "acetaminophen", "ibuprofen")])
+@pytest.mark.parametrize("name", ["gcn", "gat"])
+def test_a_batch_of_graphs_is_taken_apart(name, names):
+    batch = DRUGS.batch(named(*names), DOMAIN)
+    result = reconstruct(without_labels(seen(batch, network(name))), "grain")
+    assert len(result.certificate.parts) == len(names)
+    rest = list(range(len(names)))
+    for truth in range(len(names)):
+        (match,) = [g for g in rest if same(batch, truth, *first(result, g))]
+        assert int(result.fields["labels"][match]) == int(batch["labels"][truth])
+        rest.remove(match)
+    assert "graphs" in result.notes[0]

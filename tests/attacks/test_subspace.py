@@ -86,7 +86,7 @@ def test_some_coordinates_are_enough_while_there_are_more_than_the_rank():
 
 
 def test_known_noise_sets_the_rank_and_the_tolerance():
-    matrix, members = low_rank(6)
+    matrix, _members = low_rank(6)
     noise = 0.01 * torch.randn(matrix.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     space = row_space(matrix + noise, noise=noise_singular_value(0.01, matrix.shape))
     assert space.rank == 6

@@ -6,19 +6,21 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import gcd
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect
+from invertigo.attacks.exact.grain.batches import Division, Pulls, divisions, graph_counts, pulls
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
-from invertigo.attacks.exact.grain.certificate import certify, describe, partial
+from invertigo.attacks.exact.grain.certificate import certify, certify_batch, describe, partial
 from invertigo.attacks.exact.grain.chemistry import AROMATIC, is_molecular, possible_atoms
 from invertigo.attacks.exact.grain.counts import whole_numbers
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, equivalent_graphs
 from invertigo.attacks.exact.grain.nodes import TooMany
-from invertigo.attacks.exact.grain.pipeline import Evidence, gather, split
+from invertigo.attacks.exact.grain.pipeline import Evidence, gather, read_rows, split
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
 from invertigo.attacks.registry import register
 from invertigo.domains import Graphs
@@ -35,6 +37,10 @@ from invertigo.types import (
 
 RESIDUAL = 1e-3
 """Part of the read-out's gradient that may stay unexplained, without noise."""
+
+
+DIVISIONS = 8
+"""Ways to share neighbourhoods out among the graphs of a batch that are tried."""
 
 
 @register
@@ -114,8 +120,8 @@ class Grain:
         if full:
             width = anatomy.spans[full[0]].rank
             reason = (
-                f"The row space of layer {full[0]} has rank {width} of {width}, so that every candidate lies in it: the "
-                "hidden width must exceed the number of different neighbourhoods."
+                f"The row space of layer {full[0]} has rank {width} of {width}, so that every candidate lies in it: "
+                "the hidden width must exceed the number of different neighbourhoods."
             )
             return partial(anatomy, evidence, budget, reason)
         try:
@@ -128,20 +134,64 @@ class Grain:
                         budget,
                         most_degree=self.most_degree,
                         most_nodes=self.most_nodes,
-                        scores=scores,
+                        scores=scores if (observation.num_examples or 1) == 1 else None,
                         tolerance=self.tolerance,
                     )
                 except TooMany as error:
                     reason = f"There are too many candidates: {error}."
                     continue
-                found = self._list(evidence, budget)
-                if found is not None and len(found):
-                    with budget.stage("certificate"):
-                        return certify(observation, anatomy, evidence, found, budget)
-                reason = self._why(evidence, found)
+                recovery = self._search(observation, anatomy, evidence, budget)
+                if recovery is not None:
+                    return recovery
+                reason = self._why(evidence, observation.num_examples or 1)
         except OutOfBudget as error:
             reason = f"The budget ended after {error}."
         return partial(anatomy, evidence, budget, reason)
+
+    def _search(
+        self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget
+    ) -> GraphRecovery | None:
+        """What the evidence gives, or None."""
+        graphs = observation.num_examples or 1
+        if graphs == 1:
+            found = self._list(evidence, budget)
+            if found is None or not len(found):
+                return None
+            with budget.stage("certificate"):
+                return certify(observation, anatomy, evidence, found, budget)
+        if not len(evidence.levels[-1]):
+            return None
+        with budget.stage("counts"):
+            rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
+            pulled = pulls(anatomy, rows, observation.task.num_classes or 2)
+        if pulled.residual > self._slack():
+            return None
+        with budget.stage("division"):
+            ways = divisions(pulled, graphs, budget)
+        for division in ways[:DIVISIONS]:
+            recovery = self._divided(observation, anatomy, evidence, pulled, division, budget)
+            if recovery is not None and recovery.gradient_distance < 10 * self._slack():
+                return recovery
+        return None
+
+    def _divided(
+        self,
+        observation: Observation,
+        anatomy: Anatomy,
+        evidence: Evidence,
+        pulled: Pulls,
+        division: Division,
+        budget: Budget,
+    ) -> GraphRecovery | None:
+        parts = []
+        for graph in range(len(division.labels)):
+            counts, groups = graph_counts(pulled, division, graph)
+            share = gcd(*counts)
+            found = self._realise(evidence, [count // share for count in counts], groups, budget)
+            if not len(found):
+                return None
+            parts.append((found, sorted(c for group in groups for c in group), division.labels[graph]))
+        return certify_batch(observation, anatomy, evidence, parts, pulled.unique, budget)
 
     def _list(self, evidence: Evidence, budget: Budget) -> EquivalentGraphs | None:
         shares = evidence.shares
@@ -151,14 +201,19 @@ class Grain:
         counts = whole_numbers(shares.weights / total, self.most_nodes, max(100 * shares.residual, 1e-5))
         if counts is None or abs(float(total) - 1) > 10 * self._slack():
             return None
-        last, before = evidence.levels[-1], evidence.levels[-2]
-        colours = sorted(c for group in shares.groups for c in group)
-        options = [[choice.get(c, 0) for c in colours] for choice in split(counts.tolist(), shares.groups)]
+        return self._realise(evidence, counts.tolist(), shares.groups, budget)
+
+    def _realise(
+        self, evidence: Evidence, counts: list[int], groups: tuple[tuple[int, ...], ...], budget: Budget
+    ) -> EquivalentGraphs:
+        last = evidence.levels[-1]
+        colours = sorted(c for group in groups for c in group)
+        options = [[choice.get(c, 0) for c in colours] for choice in split(counts, groups)]
         aromatic = None
         if self._chemical(evidence.domain):
             aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
         return equivalent_graphs(
-            [last.own[c] for c in colours] if last.own else [],
+            [last.own[c] for c in colours],
             [last.around[c] for c in colours],
             options,
             budget,
@@ -180,16 +235,16 @@ class Grain:
     def _slack(self) -> float:
         return RESIDUAL if self.noise is None else 0.1
 
-    def _why(self, evidence: Evidence, found: EquivalentGraphs | None) -> str:
+    def _why(self, evidence: Evidence, graphs: int) -> str:
         for stage, count in evidence.passed.items():
             if count == 0:
                 return f"No candidate of stage '{stage}' lies in its row space."
+        if graphs > 1:
+            return f"The neighbourhoods could not be shared out among {graphs} graphs."
         if evidence.shares is None or evidence.shares.residual > self._slack():
             rest = 1.0 if evidence.shares is None else evidence.shares.residual
             return f"The candidates explain all but {rest:.1e} of the read-out's gradient, so some are missing."
-        if found is None:
-            return f"The shares of the neighbourhoods fit no graph of up to {self.most_nodes} nodes."
-        return f"No graph of up to {self.most_nodes} nodes has these neighbourhoods."
+        return f"The shares of the neighbourhoods fit no graph of up to {self.most_nodes} nodes."
 
 
 def precise_model(observation: Observation) -> GraphNetwork:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member
 from invertigo.attacks.exact.grain.pipeline import Evidence
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
-from invertigo.domains import Graphs
 from invertigo.types import Observation, Reconstruction
 
 WRITTEN_OUT = 64
+_HIDDEN = "A mean over nodes hides how often a graph is repeated: the smallest plausible size is given."
 
 
 def certify(
     observation: Observation, anatomy: Anatomy, evidence: Evidence, found: EquivalentGraphs, budget: Budget
 ) -> GraphRecovery:
     """The likeliest graph with the list of those it cannot be told from."""
-    graphs = tuple(drawn(evidence, member) for member in found.members[:WRITTEN_OUT])
-    unique = len(found) == 1 and found.complete and evidence.shares is not None and evidence.shares.unique
-    distance, label = gradient_distance(observation, anatomy, graphs[0])
+    colours = sorted(c for group in evidence.shares.groups for c in group)
+    graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
+    unique = len(found) == 1 and found.complete and evidence.shares.unique
+    known = observation.knowledge.labels
+    classes = range(observation.task.num_classes or 2) if known is None else known.flatten()[:1].tolist()
+    tried = [(gradient_distance(observation, anatomy, graphs[:1], [label]), int(label)) for label in classes]
+    distance, label = min(tried)
     return GraphRecovery(
         kind="exact" if unique else "equivalent",
         class_size=len(found),
@@ -73,10 +77,9 @@ def told(anatomy: Anatomy, evidence: Evidence, budget: Budget) -> dict:
     }
 
 
-def drawn(evidence: Evidence, member: Member) -> Mapping[str, Tensor]:
-    """Features (node, column) and adjacency (node, node) of one graph."""
+def drawn(evidence: Evidence, member: Member, colours: Sequence[int]) -> Mapping[str, Tensor]:
+    """Features (node, column) and adjacency (node, node) of one graph, whose colours are places in `colours`."""
     last = evidence.levels[-1]
-    colours = sorted(c for group in evidence.shares.groups for c in group)
     kinds = [last.kinds[colours[c]] for c in member.colours]
     adjacency = torch.zeros(len(kinds), len(kinds), dtype=torch.float64)
     for a, b in member.edges:
@@ -84,57 +87,87 @@ def drawn(evidence: Evidence, member: Member) -> Mapping[str, Tensor]:
     return {"features": evidence.features[kinds], "adjacency": adjacency}
 
 
+def certify_batch(
+    observation: Observation,
+    anatomy: Anatomy,
+    evidence: Evidence,
+    found: Sequence[tuple[EquivalentGraphs, list[int], int]],
+    unique: bool,
+    budget: Budget,
+) -> GraphRecovery:
+    """The likeliest form of each graph; `found` has its class, its colours and its label."""
+    parts = []
+    for graphs, colours, label in found:
+        forms = tuple(drawn(evidence, member, colours) for member in graphs.members[:WRITTEN_OUT])
+        alone = len(graphs) == 1 and graphs.complete and unique
+        size = len(forms[0]["features"])
+        kind = "exact" if alone else "equivalent"
+        parts.append(GraphRecovery(kind, len(graphs), graphs.complete, forms, size, size, 0.0, label))
+    firsts, labels = tuple(part.alternatives[0] for part in parts), tuple(label for _, _, label in found)
+    return GraphRecovery(
+        kind="exact" if all(part.kind == "exact" for part in parts) else "equivalent",
+        class_size=prod(part.class_size for part in parts),
+        class_complete=all(part.class_complete for part in parts),
+        alternatives=firsts,
+        certain_nodes=sum(part.certain_nodes for part in parts),
+        nodes=sum(part.certain_nodes for part in parts),
+        gradient_distance=gradient_distance(observation, anatomy, firsts, labels),
+        labels=labels,
+        parts=tuple(parts),
+        **told(anatomy, evidence, budget),
+    )
+
+
 def gradient_distance(
-    observation: Observation, anatomy: Anatomy, graph: Mapping[str, Tensor]
-) -> tuple[float, int | None]:
-    """Relative distance between the graph's own gradient and the observed one, and the label that gives the least."""
-    known = observation.knowledge.labels
-    classes = range(observation.task.num_classes or 2) if known is None else known.flatten()[:1].tolist()
+    observation: Observation, anatomy: Anatomy, graphs: Sequence[Mapping[str, Tensor]], labels: Sequence[int]
+) -> float:
+    """Relative distance between the gradient of these graphs and the observed one."""
     named = dict(anatomy.model.named_parameters())
-    observed = torch.cat([anatomy.gradients[name].flatten() for name in named if name in anatomy.gradients])
-    best: tuple[float, int | None] = (float("inf"), None)
-    for label in classes:
-        fields = {
-            "features": graph["features"][None],
-            "adjacency": graph["adjacency"][None],
-            "present": torch.ones(1, len(graph["features"]), dtype=torch.bool),
-            "labels": torch.tensor([label]),
-        }
-        with torch.enable_grad():
-            loss = observation.task.evaluate(anatomy.model, fields)
-            made = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
-        flat = torch.cat([g.flatten() for name, g in zip(named, made) if name in anatomy.gradients])
-        distance = float((flat - observed).norm() / observed.norm())
-        best = min(best, (distance, int(label)), key=lambda pair: pair[0])
-    return best
+    fields = {**stacked(graphs, 0), "labels": torch.tensor(list(labels))}
+    with torch.enable_grad():
+        loss = observation.task.evaluate(anatomy.model, fields)
+        made = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+    kept = [name in anatomy.gradients for name in named]
+    flat = torch.cat([g.flatten() for g, keep in zip(made, kept) if keep])
+    observed = torch.cat([anatomy.gradients[name].flatten() for name, keep in zip(named, kept) if keep])
+    return float((flat - observed).norm() / observed.norm())
+
+
+def stacked(graphs: Sequence[Mapping[str, Tensor]], places: int) -> dict[str, Tensor]:
+    """Features, adjacency and presence of graphs, padded to the same number of nodes, at least `places`."""
+    places = max(places, *(len(graph["features"]) for graph in graphs), 1)
+    width = graphs[0]["features"].shape[1]
+    features = torch.zeros(len(graphs), places, width, dtype=torch.float64)
+    adjacency = torch.zeros(len(graphs), places, places, dtype=torch.float64)
+    present = torch.zeros(len(graphs), places, dtype=torch.bool)
+    for number, graph in enumerate(graphs):
+        count = len(graph["features"])
+        features[number, :count], adjacency[number, :count, :count] = graph["features"], graph["adjacency"]
+        present[number, :count] = True
+    return {"features": features, "adjacency": adjacency, "present": present}
 
 
 def describe(name: str, observation: Observation, recovery: GraphRecovery, seconds: float) -> Reconstruction:
     """The reconstruction, padded as the domain pads, with its certificate and what that means in words."""
-    domain = observation.task.domain
-    graph, like = recovery.alternatives[0], next(iter(observation.parameters.values()))
-    count = len(graph["features"])
-    places = max(domain.nodes, count)
-    features = torch.zeros(1, places, domain.width, dtype=torch.float64)
-    adjacency = torch.zeros(1, places, places, dtype=torch.float64)
-    features[0, :count], adjacency[0, :count, :count] = graph["features"], graph["adjacency"]
+    domain, like = observation.task.domain, next(iter(observation.parameters.values()))
+    graphs = recovery.alternatives if recovery.parts else recovery.alternatives[:1]
     fields = {
-        "features": features.to(like),
-        "adjacency": adjacency.to(like),
-        "present": (torch.arange(places) < count)[None].to(like.device),
+        key: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
+        for key, tensor in stacked(graphs, domain.nodes).items()
     }
     known = observation.knowledge.labels
-    if known is not None:
+    read = recovery.labels or (() if recovery.label is None else (recovery.label,))
+    if read:
+        fields["labels"] = torch.tensor(read, device=like.device)
+    elif known is not None and len(known) == len(graphs):
         fields["labels"] = known
-    elif recovery.label is not None:
-        fields["labels"] = torch.tensor([recovery.label], device=like.device)
     return Reconstruction(
         fields=fields,
         attack=name,
         objective=recovery.gradient_distance,
         stopped={"exact": "exact", "equivalent": "exact"}.get(recovery.kind, "budget"),
         seconds=seconds,
-        labels_inferred=known is None and recovery.label is not None,
+        labels_inferred=known is None and bool(read),
         notes=words(recovery),
         certificate=recovery,
     )
@@ -148,6 +181,12 @@ def words(recovery: GraphRecovery) -> tuple[str, ...]:
             f"{recovery.certain_nodes} kinds of nodes are certain" if recovery.certain_nodes else "nothing is certain"
         )
         return (f"Partial: {certain}. {recovery.reason}", ranks)
+    if recovery.parts:
+        each = ", ".join(
+            "exact" if part.kind == "exact" else f"one of {'' if part.class_complete else 'at least '}{part.class_size}"
+            for part in recovery.parts
+        )
+        return (f"{len(recovery.parts)} graphs: {each}.", _HIDDEN, ranks)
     size = f"{'' if recovery.class_complete else 'at least '}{recovery.class_size}"
     if recovery.kind == "exact":
         first = f"Exact: no other graph of {recovery.nodes} nodes has this gradient."

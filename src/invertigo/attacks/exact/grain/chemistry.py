@@ -46,6 +46,6 @@ def ring_cost(sizes: Counter[int]) -> float:
 
 
 def impossible_rings(aromatic: Sequence[bool], rings: dict[tuple[int, int], int]) -> int:
-    """Aromatic atoms that are on no ring of five to seven members; `rings` has the smallest ring of each edge on one."""
+    """Aromatic atoms on no ring of five to seven members; `rings` has the smallest ring of each edge that is on one."""
     fine = {node for edge, size in rings.items() if size in AROMATIC_RINGS for node in edge}
     return sum(flag and node not in fine for node, flag in enumerate(aromatic))

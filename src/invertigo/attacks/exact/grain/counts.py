@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -44,10 +45,8 @@ def shares(
     logits is `scores`, which is the gradient of the last bias. Of each weight matrix a random sketch is compared.
     `least` is the smallest share there can be, that of one node in the largest graph; less is rounding.
     """
-    groups = _alike(rows)
-    first, flips, group_of = _variants(anatomy.model.readout, rows[[group[0] for group in groups]])
-    unknowns = max(len(first), 8)
-    columns, target = _equations(anatomy, first, flips, scores, SKETCH * unknowns)
+    (columns,), target, groups, group_of = equations_for(anatomy, rows, [scores])
+    unknowns = max(columns.shape[1], 8)
     scale = columns.norm(dim=0).clamp_min(1e-300)
     matrix = (columns / scale).numpy()
     weights, _ = nnls(matrix, target.numpy(), maxiter=50 * unknowns)
@@ -55,7 +54,7 @@ def shares(
     solved, *_ = np.linalg.lstsq(matrix[:, kept], target.numpy(), rcond=None)
     rest = matrix[:, kept] @ solved - target.numpy()
     condition = np.linalg.svd(matrix, compute_uv=False)
-    unique = len(condition) == len(first) and bool(condition[-1] > 1e-9 * condition[0])
+    unique = len(condition) == columns.shape[1] and bool(condition[-1] > 1e-9 * condition[0])
     found = torch.zeros(len(groups), dtype=torch.float64)
     found.index_add_(0, group_of[kept], torch.from_numpy(solved) / scale[torch.from_numpy(kept)])
     present = found.nonzero()[:, 0].tolist()
@@ -65,6 +64,18 @@ def shares(
         float(np.linalg.norm(rest) / max(float(target.norm()), 1e-300)),
         unique,
     )
+
+
+def equations_for(
+    anatomy: Anatomy, rows: Float[Tensor, "colour column"], scores: Sequence[Tensor]
+) -> tuple[list[Tensor], Tensor, list[tuple[int, ...]], Tensor]:
+    """For each of the score vectors the (equation, unknown) gradients of one node; the batch's (equation,) gradient;
+    the groups of colours with equal rows; and the group of each unknown (a group has several near a kink)."""
+    groups = _alike(rows)
+    first, pushes, group_of = _variants(anatomy.model.readout, rows[[group[0] for group in groups]])
+    count = SKETCH * max(len(first) * len(scores), 8)
+    made = [_equations(anatomy, first, pushes, score, count) for score in scores]
+    return [columns for columns, _ in made], made[0][1], groups, group_of
 
 
 def _alike(rows: Tensor) -> list[tuple[int, ...]]:
@@ -170,9 +181,9 @@ def whole_numbers(weights: Float[Tensor, " group"], most: int, slack: float) -> 
     for total in range(1, most + 1):
         counts = weights * total
         whole = counts.round()
-        if float((counts - whole).abs().max()) <= min(slack * total, 0.4 / most) and int(whole.min()) >= 1:
-            if int(whole.sum()) == total:
-                return _reduced(whole.long())
+        near = float((counts - whole).abs().max()) <= min(slack * total, 0.4 / most)
+        if near and int(whole.min()) >= 1 and int(whole.sum()) == total:
+            return _reduced(whole.long())
     return None
 
 

@@ -76,10 +76,10 @@ def gather(
     *,
     most_degree: int,
     most_nodes: int,
-    scores: Tensor,
+    scores: Tensor | None,
     tolerance: float | None,
 ) -> None:
-    """Fill `evidence` stage by stage. Raises: OutOfBudget, TooMany."""
+    """Fill `evidence` stage by stage; without `scores`, up to the counts. Raises: OutOfBudget, TooMany."""
     with budget.stage("nodes"):
         evidence.kinds, evidence.features, nodes = kinds_of_nodes(anatomy, evidence, most_degree, budget)
         evidence.levels.append(nodes)
@@ -95,6 +95,8 @@ def gather(
             evidence.passed[f"blocks {layer + 1}"] = len(found)
             if not len(found):
                 return
+    if scores is None:
+        return
     with budget.stage("counts"):
         rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
         evidence.shares = shares(anatomy, rows, scores, 1 / most_nodes)

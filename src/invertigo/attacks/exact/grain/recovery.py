@@ -23,6 +23,8 @@ class GraphRecovery:
         label: of the graph, read off the sign of the loss.
         gradient_distance: relative distance between the reconstruction's gradient and the observed one.
         stages: CPU seconds of each stage; candidates: what passed each stage.
+        labels, parts: of a batch of several graphs, the label of each and what is known of it; `alternatives` then
+            holds the likeliest form of each graph.
         ranks: rank of each row space, in the order of the layers, and the read-out's last; `confidence` of each.
     """
 
@@ -39,3 +41,5 @@ class GraphRecovery:
     ranks: tuple[int, ...] = ()
     confidence: tuple[float, ...] = ()
     reason: str = ""
+    labels: tuple[int, ...] = ()
+    parts: tuple[GraphRecovery, ...] = ()

@@ -1,4 +1,4 @@
-"""Blocks that a singular adjacency hides from a convolution's row space, found by the direction in which they miss it."""
+"""Blocks that a singular adjacency hides from a convolution's row space, found by the direction they miss it in."""
 
 from __future__ import annotations
 
