@@ -1,7 +1,7 @@
 import pytest
 
 from invertigo.auditing.flags import RULES, Evidence, raise_flags
-from invertigo.auditing.record import AttackRecord, BaselineRecord, MetricRecord
+from invertigo.auditing.record import AttackRecord, BaselineRecord, FlagRecord, MetricRecord
 
 PSNR = MetricRecord(name="psnr", label="PSNR", privacy_loss=True)
 MSE = MetricRecord(name="mse", label="MSE", privacy_loss=False)
@@ -50,6 +50,7 @@ CASES = {
     "update_unexplained": evidence(attack(residual=0.9)),
     "short_schedule": evidence(short_schedules=[("a", 10, 4800), ("not run", 1, 100)]),
     "few_examples": evidence(num_examples=29),
+    "narrow_layers": evidence(remarks=[FlagRecord(code="narrow_layers", severity="warning", message="x")]),
 }
 
 

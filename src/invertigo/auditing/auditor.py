@@ -27,7 +27,7 @@ from invertigo.auditing.result import Audit
 from invertigo.auditing.scenario import Scenario, load_scenario
 from invertigo.auditing.session import AuditProgress, Session
 from invertigo.auditing.staging import stage
-from invertigo.data import ImageSet
+from invertigo.data import GraphSet, ImageSet
 from invertigo.federation import Tape
 from invertigo.types import (
     Batch,
@@ -53,7 +53,7 @@ def audit(
     attacks: str | Sequence[Any] | None = None,
     budget: str | float | int | None = None,
     seed: int | None = None,
-    public: Batch | ImageSet | None = None,
+    public: Batch | ImageSet | GraphSet | None = None,
     decoys: int | None = None,
     num_classes: int | None = None,
     progress: AuditProgress | None = None,

@@ -25,7 +25,7 @@ from invertigo.auditing.session import Session
 from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.types import INVERTIGO, Observation
 
-NOUNS = {"images": "image"}
+NOUNS = {"images": "image", "graphs": "graph"}
 SHORT = 0.1
 """Part of an attack's default iterations under which its search is called short."""
 
@@ -123,6 +123,7 @@ def _evidence(
         short_schedules=[cut for entry in session.entries if (cut := _cut_short(entry))],
         dropout=case.local.mode == "train" and _has_dropout(case.task.model),
         interrupted=session.interrupted,
+        remarks=case.remarks,
     )
 
 

@@ -38,6 +38,8 @@ class Evidence:
     """(attack, iterations it was set to, iterations it has by default) where the user cut the search short."""
     dropout: bool = False
     interrupted: bool = False
+    remarks: Sequence[FlagRecord] = ()
+    """Flags that the private examples and the model call for by themselves."""
 
     @property
     def ran(self) -> list[AttackRecord]:
@@ -257,6 +259,10 @@ def _dropout(e: Evidence) -> Flags:
         )
 
 
+def _remarks(e: Evidence) -> Flags:
+    yield from e.remarks
+
+
 RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _vanishing_update,
     _interrupted,
@@ -271,6 +277,7 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _no_decoys,
     _borrowed_decoys,
     _dropout,
+    _remarks,
     _exact_beats_optimiser,
     _not_identified,
     _few_examples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch.nn import functional as F
 
 from invertigo import data, models
 from invertigo.auditing.case import Case, as_batch
+from invertigo.auditing.graph_cases import check_reads, graph_domain, graph_remarks, known_fields, read_graphs
 from invertigo.auditing.scenario import Scenario
 from invertigo.auditing.trial import generator_for
-from invertigo.data import ImageSet
-from invertigo.domains import Images
+from invertigo.data import GraphSet, ImageSet
+from invertigo.domains import Graphs, Images
 from invertigo.federation import train_locally
 from invertigo.types import Batch, ConfigurationError, InvalidValueError, LocalTraining, Task, check_fits
 
@@ -31,12 +33,12 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None) ->
     images = _load(scenario)
     drawn = _drawn_indices(scenario, images)
     private = drawn[scenario.data.skip :][: _wanted(scenario)]
-    rest = _public(scenario, images.others(drawn))
-    domain = _domain(scenario, rest or images)
+    rest = _public(scenario, images.others(drawn)) if len(drawn) < len(images) else None
+    domain = graph_domain(scenario, rest, images) if isinstance(images, GraphSet) else _domain(scenario, rest or images)
     dtype = getattr(torch, scenario.dtype)
     public = None if rest is None else as_batch(rest, domain)
     truth = as_batch(_part(images, private[: _own(scenario, private)]), domain)
-    task = Task(_model(scenario, images, dtype), F.cross_entropy, domain, images.num_classes)
+    task = _task(_model(scenario, images, dtype), domain, images.num_classes)
     if trained is None:
         _pretrain(task, scenario, public)
     else:
@@ -52,12 +54,22 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None) ->
         title=scenario.title,
         private=scenario.private if scenario.private is not None else not images.bundled,
         facts=scenario.resolved(),
+        known=known_fields(scenario, truth),
+        remarks=graph_remarks(task, truth) if isinstance(domain, Graphs) else (),
     )
 
 
-def _load(scenario: Scenario) -> ImageSet:
+def _task(model: nn.Module, domain: Images | Graphs, classes: int) -> Task:
+    if isinstance(domain, Graphs):
+        return models.graph_task(model, domain, classes)
+    return Task(model, F.cross_entropy, domain, classes)
+
+
+def _load(scenario: Scenario) -> ImageSet | GraphSet:
     section = scenario.data
     images = data.load(section.name, split=section.split, size=section.size, limit=section.limit)
+    if isinstance(images, GraphSet):
+        return read_graphs(scenario, images)
     if not section.grayscale or images.shape[0] == 1:
         return images
     # ITU-R BT.601 luma, the common choice for one channel out of three.
@@ -66,7 +78,7 @@ def _load(scenario: Scenario) -> ImageSet:
     return ImageSet(images.name, grey, images.labels, images.classes, images.bundled, images.licence, images.paper)
 
 
-def _drawn_indices(scenario: Scenario, images: ImageSet) -> list[int]:
+def _drawn_indices(scenario: Scenario, images: ImageSet | GraphSet) -> list[int]:
     """Every example that may not be public: passed over, the audited client's, the other clients', the pool's rest."""
     section, clients, wanted = scenario.data, scenario.adversary.clients, _wanted(scenario)
     needed = max(section.skip + wanted, section.pool or 0)
@@ -91,13 +103,17 @@ def _own(scenario: Scenario, private: Sequence[int]) -> int:
     return len(private) // scenario.adversary.clients
 
 
-def _other_clients(scenario: Scenario, images: ImageSet, private: Sequence[int], domain: Images) -> list[Batch]:
+def _other_clients(
+    scenario: Scenario, images: ImageSet | GraphSet, private: Sequence[int], domain: Images | Graphs
+) -> list[Batch]:
     own = _own(scenario, private)
     parts = [private[start : start + own] for start in range(own, len(private), own)]
     return [as_batch(_part(images, part), domain) for part in parts]
 
 
-def _part(images: ImageSet, indices: Sequence[int]) -> ImageSet:
+def _part(images: ImageSet | GraphSet, indices: Sequence[int]) -> Any:
+    if isinstance(images, GraphSet):
+        return images.part(indices)
     index = torch.tensor(list(indices))
     images.batch(index)  # refuses an index that the set does not have
     return ImageSet(
@@ -111,7 +127,7 @@ def _part(images: ImageSet, indices: Sequence[int]) -> ImageSet:
     )
 
 
-def _public(scenario: Scenario, rest: ImageSet) -> ImageSet | None:
+def _public(scenario: Scenario, rest: ImageSet | GraphSet) -> Any:
     count = min(scenario.data.public_count, len(rest))
     if count == 0:
         return None
@@ -129,8 +145,9 @@ def _domain(scenario: Scenario, public: ImageSet) -> Images:
     return Images(public.shape, mean=tuple(wanted.mean), std=tuple(wanted.std))
 
 
-def _model(scenario: Scenario, images: ImageSet, dtype: torch.dtype) -> nn.Module:
+def _model(scenario: Scenario, images: ImageSet | GraphSet, dtype: torch.dtype) -> nn.Module:
     section = scenario.model
+    check_reads(section.name, images)
     model = models.resolve(
         section.factory or section.name or "lenet",
         input_shape=images.shape,

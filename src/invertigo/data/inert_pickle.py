@@ -101,6 +101,19 @@ class _Table(dict):
         """A table has no state beside its entries."""
 
 
+class _Bytes:
+    """How Python 3 writes bytes in protocol 2. A class with `__setstate__`, because a pickle may set the attributes of
+    anything else that it is handed."""
+
+    def __new__(cls, text: str, encoding: str) -> Any:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> None:
+        """Bytes have no state."""
+
+
 class _Reader(pickle.Unpickler):
     known: ClassVar[dict[tuple[str, str], object]] = {
         ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -109,6 +122,7 @@ class _Reader(pickle.Unpickler):
         ("numpy", "dtype"): _Kind,
         ("scipy.sparse.csr", "csr_matrix"): _Sparse,
         ("scipy.sparse._csr", "csr_matrix"): _Sparse,
+        ("_codecs", "encode"): _Bytes,
         ("collections", "defaultdict"): _Table,
         ("builtins", "list"): "list",
         ("__builtin__", "list"): "list",

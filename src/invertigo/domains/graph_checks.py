@@ -24,6 +24,7 @@ def remarks(domain: Graphs, batch: Batch) -> list[str]:
         )
     features, adjacency, present = (batch[name].detach().cpu() for name in domain.reads)
     graphs = domain.decode(batch.fields, "batch")  # refuses misshapen fields
+    _check_nodes(present)
     _check_edges(adjacency.double(), present)
     _check_features(domain, features.double(), present)
     found = []
@@ -34,6 +35,12 @@ def remarks(domain: Graphs, batch: Batch) -> list[str]:
     if parts:
         found.append(f"{parts} of {len(graphs)} graphs consist of several components (salts, mixtures).")
     return found
+
+
+def _check_nodes(present: Tensor) -> None:
+    if not bool(present.any(1).all()):
+        empty = int((~present.any(1)).nonzero()[0])
+        raise InvalidValueError(f"Graph {empty} has no node, so there is nothing private in it; leave it out.")
 
 
 def _check_edges(adjacency: Tensor, present: Tensor) -> None:
@@ -61,9 +68,6 @@ def _check_edges(adjacency: Tensor, present: Tensor) -> None:
 
 
 def _check_features(domain: Graphs, features: Tensor, present: Tensor) -> None:
-    if not bool(present.any(1).all()):
-        empty = int((~present.any(1)).nonzero()[0])
-        raise InvalidValueError(f"Graph {empty} has no node, so there is nothing private in it; leave it out.")
     if bool(features[~present].any()):
         raise InvalidValueError("A place without a node (present is False) has features; set its row to 0.")
     rows = features[present]

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from invertigo.domains import molecules
-from invertigo.domains.labelled_graph import LabelledGraph
+from invertigo.domains.labelled_graph import LabelledGraph, in_own_order
 from invertigo.types import MissingExtraError
 from invertigo.types.extras import require
 
@@ -26,7 +26,11 @@ _INK, _PAPER = (70, 74, 84), (255, 255, 255)
 
 
 def draw(graph: LabelledGraph, widths: Sequence[int]) -> bytes:
-    """A PNG of one graph. Molecules need RDKit; without it they are drawn as nodes and links."""
+    """A PNG of one graph. Molecules need RDKit; without it they are drawn as nodes and links.
+
+    Equal graphs look alike, whatever order their nodes came in.
+    """
+    graph = in_own_order(graph)
     if tuple(widths) == molecules.BLOCKS and len(graph):
         try:
             return molecule_png(graph)
@@ -39,12 +43,12 @@ def molecule_png(graph: LabelledGraph) -> bytes:
     """The structural formula. Bond orders are not in the graph; they are worked out from hydrogens and charges."""
     chem, drawing = require("rdkit.Chem", "graph"), require("rdkit.Chem.Draw.rdMolDraw2D", "graph")
     made = _molecule(graph, chem)
+    made.UpdatePropertyCache(strict=False)
     canvas = drawing.MolDraw2DCairo(SIDE, SIDE)
     options = canvas.drawOptions()
     options.padding, options.fixedBondLength, options.prepareMolsBeforeDrawing = 0.06, 40, False
     options.bondLineWidth, options.minFontSize = 2, 12
     options.includeMetadata = False  # it would write a file format that refuses molecules no chemist would draw
-    made.UpdatePropertyCache(strict=False)
     require("rdkit.Chem.rdDepictor", "graph").Compute2DCoords(made)
     canvas.DrawMolecule(made)
     canvas.FinishDrawing()

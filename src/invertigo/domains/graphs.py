@@ -257,7 +257,9 @@ class Graphs:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Graphs:
         """The domain that wrote `config`, without its vocabulary."""
-        arguments: dict[str, Any] = {key: config.get(key) for key in _PLAIN}
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value := config.get(key), list) else value for key in _PLAIN
+        }
         return cls(**arguments)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,32 @@ def isomorphism(left: LabelledGraph, right: LabelledGraph) -> Int[Tensor, " node
     if not matcher.is_isomorphic():
         return None
     return torch.tensor([matcher.mapping[node] for node in range(len(left))], dtype=torch.long)
+
+
+def in_own_order(graph: LabelledGraph) -> LabelledGraph:
+    """The same graph with its nodes in an order that does not depend on the one they came in.
+
+    Colours are refined until they stay; then one node of the first shared colour is singled out, and so on. Nodes of
+    one colour that no symmetry exchanges (rare in molecules) are told apart by the order they came in.
+    """
+    ranks = _ranked(graph.kinds.tolist())
+    while len(graph):
+        refined = _ranked([(ranks[a], sorted(ranks[b] for b in near)) for a, near in enumerate(graph.neighbours)])
+        if len(set(refined)) > len(set(ranks)):
+            ranks = refined
+            continue
+        shared = next((rank for rank, count in sorted(Counter(ranks).items()) if count > 1), None)
+        if shared is None:
+            break
+        single = ranks.index(shared)
+        ranks = _ranked([(rank, node != single) for node, rank in enumerate(ranks)])
+    order = torch.tensor(sorted(range(len(graph)), key=ranks.__getitem__), dtype=torch.long)
+    return LabelledGraph(graph.kinds[order], graph.edges[order][:, order])
+
+
+def _ranked(keys: Sequence[Any]) -> list[int]:
+    places = {repr(key): place for place, key in enumerate(sorted(keys))}
+    return [places[repr(key)] for key in keys]
 
 
 def likeness(

@@ -64,6 +64,11 @@ class View:
         return any(example.pictures.rebuilt or example.pictures.truth for example in self.examples)
 
     @property
+    def differs(self) -> bool:
+        """This kind of data shows a difference of two examples, or there is none to show for lack of originals."""
+        return any(example.pictures.difference for example in self.examples) or not self.originals
+
+    @property
     def why_hidden(self) -> str:
         """Why the private originals do not appear."""
         if self.redacted:
