@@ -42,6 +42,13 @@ class GraphConvolution(nn.Module):
         nn.init.xavier_uniform_(linear.weight)
         return cls(linear, nn.Parameter(torch.zeros(outputs)) if bias else None)
 
+    @property
+    def weight(self) -> Tensor:
+        """$W$."""
+        weight = self.linear.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
     def forward(
         self, features: Float[Tensor, "graphs node in"], adjacency: Float[Tensor, "graphs node node"]
     ) -> Float[Tensor, "graphs node out"]:
@@ -97,6 +104,13 @@ class GraphAttention(nn.Module):
     def heads(self) -> int:
         """Number of attention heads."""
         return self.own.shape[-2]
+
+    @property
+    def weight(self) -> Tensor:
+        """$W$."""
+        weight = self.linear.weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def forward(
         self, features: Float[Tensor, "graphs node in"], adjacency: Float[Tensor, "graphs node node"]

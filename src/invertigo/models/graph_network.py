@@ -43,6 +43,11 @@ class GraphNetwork(nn.Module):
         self.activation, self.readout = activation, readout
         self.concatenate, self.level, self.pool_first = concatenate, level, pool_first
 
+    @property
+    def message_layers(self) -> list[GraphConvolution | GraphAttention]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, GraphConvolution | GraphAttention)]
+
     def forward(
         self,
         features: Float[Tensor, "graphs node feature"],

@@ -34,7 +34,7 @@ class Anatomy:
 
     def mixes(self, layer: int) -> bool:
         """The gradient of that layer shows neighbourhood means rather than the nodes' own inputs."""
-        return layer < self.depth and isinstance(self.model.layers[layer], GraphConvolution)
+        return layer < self.depth and isinstance(self.model.message_layers[layer], GraphConvolution)
 
     def gradient(self, parameter: Tensor | None) -> Tensor | None:
         """The gradient of one of the model's parameters, in float64."""
@@ -63,7 +63,7 @@ def dissect(observation: Observation, model: GraphNetwork, noise: float | None) 
     gradients = single_gradient(observation)
     precise = Anatomy(model, {name: tensor.double() for name, tensor in gradients.items()}, (), noise)
     rounded = {id(p): gradients[n] for n, p in model.named_parameters() if n in gradients}
-    weights = [layer.linear.weight for layer in model.layers] + [linears(model.readout)[0].weight]
+    weights = [layer.weight for layer in model.message_layers] + [linears(model.readout)[0].weight]
     spans = []
     for number, weight in enumerate(weights):
         gradient = rounded.get(id(weight))

@@ -102,6 +102,7 @@ class Grain:
         started = time.perf_counter()
         check_requirements(self, observation)
         domain, budget = observation.task.domain, Budget(float(self.seconds), progress)
+        assert isinstance(domain, Graphs)
         model = precise_model(observation)
         with torch.no_grad():
             anatomy = dissect(observation, model, self.noise)
@@ -159,7 +160,7 @@ class Grain:
                 return None
             with budget.stage("certificate"):
                 return certify(observation, anatomy, evidence, found, budget)
-        if not len(evidence.levels[-1]):
+        if not len(evidence.levels[-1]) or evidence.features is None:
             return None
         with budget.stage("counts"):
             rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
@@ -210,7 +211,7 @@ class Grain:
         colours = sorted(c for group in groups for c in group)
         options = [[choice.get(c, 0) for c in colours] for choice in split(counts, groups)]
         aromatic = None
-        if self._chemical(evidence.domain):
+        if self._chemical(evidence.domain) and evidence.kinds is not None:
             aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
         return equivalent_graphs(
             [last.own[c] for c in colours],

@@ -25,8 +25,10 @@ SAME = 2e-3
 
 @dataclass(frozen=True)
 class Pulls:
-    r"""`vectors[g]` is $\sum_b m_{gb}\, \kappa_b$: group `g` has $m_{gb}$ nodes in graph `b`, whose own pull $\kappa_b$ is
-    the loss's derivative by its logits over the number of its nodes and of the graphs."""
+    r"""`vectors[g]` is $\sum_b m_{gb}\, \kappa_b$: group `g` has $m_{gb}$ nodes in graph `b`.
+
+    A graph's own pull $\kappa_b$ is the loss's derivative by its logits over the numbers of nodes and of graphs.
+    """
 
     vectors: Float[Tensor, "group label"]
     groups: tuple[tuple[int, ...], ...]

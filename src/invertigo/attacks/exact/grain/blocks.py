@@ -186,10 +186,8 @@ def check_of(anatomy: Anatomy, layer: int, before: Colours, features: Tensor, to
     model = anatomy.model
     last = layer == anatomy.depth - 1
     prefix = features[list(before.kinds)] if last and model.concatenate else None
-    width = model.layers[layer].linear.weight.shape[0]
-    mixer = prepare(model.layers[layer], before)
-    if isinstance(mixer, Attended):
-        width = mixer.skipped.shape[1]
+    mixer = prepare(model.message_layers[layer], before)
+    width = mixer.skipped.shape[1] if isinstance(mixer, Attended) else mixer.scaled.shape[1]
     return Check.of(anatomy.spans[layer + 1], mixer, width, _same if last else model.activation, prefix, tolerance)
 
 

@@ -13,6 +13,7 @@ from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member
 from invertigo.attacks.exact.grain.pipeline import Evidence
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
+from invertigo.domains import Graphs
 from invertigo.types import Observation, Reconstruction
 
 WRITTEN_OUT = 64
@@ -23,6 +24,7 @@ def certify(
     observation: Observation, anatomy: Anatomy, evidence: Evidence, found: EquivalentGraphs, budget: Budget
 ) -> GraphRecovery:
     """The likeliest graph with the list of those it cannot be told from."""
+    assert evidence.shares is not None
     colours = sorted(c for group in evidence.shares.groups for c in group)
     graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
     unique = len(found) == 1 and found.complete and evidence.shares.unique
@@ -80,6 +82,7 @@ def told(anatomy: Anatomy, evidence: Evidence, budget: Budget) -> dict:
 def drawn(evidence: Evidence, member: Member, colours: Sequence[int]) -> Mapping[str, Tensor]:
     """Features (node, column) and adjacency (node, node) of one graph, whose colours are places in `colours`."""
     last = evidence.levels[-1]
+    assert evidence.features is not None
     kinds = [last.kinds[colours[c]] for c in member.colours]
     adjacency = torch.zeros(len(kinds), len(kinds), dtype=torch.float64)
     for a, b in member.edges:
@@ -150,6 +153,7 @@ def stacked(graphs: Sequence[Mapping[str, Tensor]], places: int) -> dict[str, Te
 def describe(name: str, observation: Observation, recovery: GraphRecovery, seconds: float) -> Reconstruction:
     """The reconstruction, padded as the domain pads, with its certificate and what that means in words."""
     domain, like = observation.task.domain, next(iter(observation.parameters.values()))
+    assert isinstance(domain, Graphs)
     graphs = recovery.alternatives if recovery.parts else recovery.alternatives[:1]
     fields = {
         key: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)

@@ -28,7 +28,7 @@ class Convolved:
     def prepare(cls, layer: GraphConvolution, colours: Colours) -> Convolved:
         """The layer's view of every colour."""
         degrees = torch.tensor(colours.degrees, dtype=torch.long)
-        weight = layer.linear.weight.detach()
+        weight = layer.weight.detach()
         scaled = (colours.rows @ weight.T) * (degrees.double() + 1).rsqrt()[:, None]
         return cls(scaled, degrees, None if layer.bias is None else layer.bias.detach())
 
@@ -99,4 +99,6 @@ class Attended:
 
 def prepare(layer: GraphConvolution | GraphAttention, colours: Colours) -> Convolved | Attended:
     """A layer's view of every colour."""
-    return (Convolved if isinstance(layer, GraphConvolution) else Attended).prepare(layer, colours)
+    if isinstance(layer, GraphConvolution):
+        return Convolved.prepare(layer, colours)
+    return Attended.prepare(layer, colours)
