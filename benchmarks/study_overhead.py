@@ -1,8 +1,8 @@
-"""What a study costs beyond its cells: expanding and scanning ten thousand, and the time around each cell in-process.
+"""What a study costs beyond its cells: the time around each cell in-process, and what ten thousand cells take.
 
     python benchmarks/study_overhead.py
 
-Limits: 5 s for ten thousand cells, 50 ms a cell.
+Limits: 50 ms a cell; of ten thousand, 5 s to expand and scan them, 10 s to read them all and judge claims by them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from invertigo.auditing import auditor, staging
+from invertigo.report.study import write_study as write_page
+from invertigo.studies.conclusion import conclude, write_conclusion
 from invertigo.studies.expansion import expand
-from invertigo.studies.run import run_study
+from invertigo.studies.run import run_study, write_study
 from invertigo.studies.spec import parse_study
-from invertigo.studies.store import Store
+from invertigo.studies.store import RESULT, TENSORS, Store
 
 BASE = {
     "data": {"name": "digits", "count": 1, "public_count": 20},
@@ -26,8 +30,31 @@ BASE = {
     "decoys": 5,
 }
 CELLS = 40
-RESULT, TENSORS = 30_000, 20_000
-"""Bytes of a usual `result.json` and of a few small images."""
+CLAIMS = [
+    {
+        "name": "order",
+        "sentence": "Larger batches leak less.",
+        "order": {"value": "psnr.mean", "axis": "data.count", "along": [1, 2, 4, 8], "direction": "decreasing"},
+    },
+    {
+        "name": "compare",
+        "sentence": "Faster learning leaks more.",
+        "compare": {
+            "value": "psnr.mean",
+            "left": {"local.learning_rate": 0.1},
+            "right": {"local.learning_rate": 0.001},
+        },
+    },
+]
+
+
+def usual() -> dict[str, bytes]:
+    """The files of one cell that was run."""
+    study = parse_study({"name": "one", "base": BASE})
+    with tempfile.TemporaryDirectory() as folder:
+        run_study(study, folder)
+        home = Path(folder) / "cells" / expand(study)[0].key
+        return {name: (home / name).read_bytes() for name in (RESULT, TENSORS)}
 
 
 def large() -> None:
@@ -36,18 +63,35 @@ def large() -> None:
         "local.learning_rate": [i / 1000 for i in range(1, 101)],
         "data.count": [1, 2, 4, 8],
     }
-    started = time.process_time()
-    cells = expand(parse_study({"name": "large", "base": BASE, "axes": axes}))
-    expanded = time.process_time()
+    study, files = parse_study({"name": "large", "base": BASE, "axes": axes, "claims": CLAIMS}), usual()
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
+        write_study(store, study, None)
+        clock = Clock()
+        cells = clock.time("expanded", lambda: expand(study))
         for cell in cells:
-            store.keep(cell, {"result.json": b"x" * RESULT, "reconstruction.safetensors": b"x" * TENSORS})
-        before = time.process_time()
-        states = store.scan(cell.key for cell in cells)
-        scanned = time.process_time() - before
+            store.keep(cell, files)
+        states = clock.time("scanned when done", lambda: store.scan(cell.key for cell in cells))
+        found = clock.time("read and judged", lambda: conclude(folder))
+        clock.time("written as flat files", lambda: write_conclusion(found))
+        clock.time("drawn on a page", lambda: write_page(found, Path(folder) / "report.html"))
     assert set(states.values()) == {"done"}
-    print(f"{len(cells)} cells: expanded in {expanded - started:.2f} s, scanned when done in {scanned:.2f} s (CPU)")
+    assert all(result.record for result in found.results)
+    print(f"{len(cells)} cells: {', '.join(clock.said)} (CPU)")
+
+
+@dataclass
+class Clock:
+    """Times one step after another."""
+
+    said: list[str] = field(default_factory=list)
+
+    def time(self, what: str, step: Callable[[], Any]) -> Any:
+        """What the step returns."""
+        started = time.process_time()
+        found = step()
+        self.said.append(f"{what} in {time.process_time() - started:.2f} s")
+        return found
 
 
 def overhead() -> None:

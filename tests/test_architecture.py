@@ -244,6 +244,7 @@ def test_an_unknown_public_name_is_an_attribute_error():
 
 REGISTRIES = [
     ("attacks", "attacks.md"),
+    ("defenses", "defenses.md"),
     ("domains", "evaluation.md"),
     ("data", "scenarios.md"),
     ("models", "scenarios.md"),

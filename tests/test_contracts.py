@@ -1,4 +1,4 @@
-"""Every registered attack and domain, held to the contract. A new one is checked as soon as it is registered."""
+"""Every registered attack, defense and domain, held to the contract. A new one is checked once it is registered."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from invertigo import attacks, domains
+from invertigo import attacks, defenses, domains
 from invertigo.domains import Graphs, Images
-from invertigo.testing import attack_checks, domain_checks
+from invertigo.testing import attack_checks, defense_checks, domain_checks
 
 QUICK: dict[str, dict[str, Any]] = {
     "dlg": {"iterations": 30},
@@ -20,6 +20,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "auto": {"iterations": 60},
     "graph_dlg": {"iterations": 60},
     "graph_tag": {"iterations": 80},
+    "generative_prior": {"iterations": 80, "restarts": 2, "latent": 8, "width": 4, "epochs": 10},
+    "amortised_inverter": {"iterations": 60, "clients": 8, "sketch": 128, "hidden": 64},
 }
 """Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""
 
@@ -35,6 +37,13 @@ INSTANCES = {
     ],
 }
 """Domains as their users build them."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "autoencoder_only": {"latent": 8, "width": 4, "autoencoder_epochs": 2},
+    "latent_noise": {"latent": 8, "width": 4, "autoencoder_epochs": 2},
+    "learnable_perturbation": {"latent": 8, "width": 4, "autoencoder_epochs": 2, "epochs": 1},
+}
+"""Settings with which a defense is quick, and acts on a small client; without an entry, its defaults."""
 
 ATTACKS = [attacks.registry[name](**QUICK.get(name, {})) for name in attacks.registry]
 DOMAINS = [instance for name in domains.registry for instance in INSTANCES[name]]
@@ -54,6 +63,12 @@ def test_an_attack_is_registered_under_its_own_name_and_builds_with_defaults(nam
 @pytest.mark.parametrize("name", QUICK)
 def test_quick_settings_belong_to_an_attack(name):
     assert name in attacks.registry
+
+
+@pytest.mark.parametrize("check", defense_checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", defenses.registry)
+def test_defense(name, check):
+    check(defenses.registry[name](**SETTINGS.get(name, {})))
 
 
 @pytest.mark.parametrize("check", domain_checks(), ids=lambda check: check.__name__)

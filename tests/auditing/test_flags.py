@@ -1,7 +1,7 @@
 import pytest
 
 from invertigo.auditing.flags import RULES, Evidence, raise_flags
-from invertigo.auditing.record import AttackRecord, BaselineRecord, FlagRecord, MetricRecord
+from invertigo.auditing.record import AttackRecord, BaselineRecord, DefenseRecord, FlagRecord, MetricRecord
 
 PSNR = MetricRecord(name="psnr", label="PSNR", privacy_loss=True)
 MSE = MetricRecord(name="mse", label="MSE", privacy_loss=False)
@@ -28,6 +28,10 @@ def evidence(*attacks, **facts):
     return Evidence(attacks=attacks or (attack(),), **facts)
 
 
+def shield(**facts):
+    return DefenseRecord(**{"name": "d", "paper": "p", "settings": {"k": 1}, "releases": 4, "undefended": 0} | facts)
+
+
 def codes(found):
     return [flag.code for flag in raise_flags(found)]
 
@@ -51,6 +55,12 @@ CASES = {
     "short_schedule": evidence(short_schedules=[("a", 10, 4800), ("not run", 1, 100)]),
     "few_examples": evidence(num_examples=29),
     "narrow_layers": evidence(remarks=[FlagRecord(code="narrow_layers", severity="warning", message="x")]),
+    "inert_defense": evidence(defense=shield(undefended=4)),
+    "undefended_releases": evidence(defense=shield(undefended=3)),
+    "no_informed_attack": evidence(defense=shield(uninformed="it cannot be simulated.")),
+    "naive_attack_weaker": evidence(
+        attack(outcomes=["nothing", "recognisable"]), attack(informed=True), defense=shield(knows="k")
+    ),
 }
 
 
@@ -102,3 +112,16 @@ def test_the_gravest_flag_comes_first():
 def test_messages_name_the_attack_and_the_rung():
     (flag,) = raise_flags(evidence(attack(stopped="budget"), attack(level=2, stopped="diverged")))
     assert "a (rungs 1, 2)" in flag.message
+
+
+def test_a_defense_that_changes_the_model_is_not_called_inert():
+    assert codes(evidence(defense=shield(undefended=4, replaces_task=True))) == []
+
+
+def test_decibels_alone_show_that_a_naive_attack_was_weaker():
+    psnr = PSNR.model_copy(update={"unit": "dB"})
+    naive, informed = attack(scores={"psnr": [20.0, 22.0]}), attack(scores={"psnr": [24.0, 25.0]}, informed=True)
+    (flag,) = raise_flags(evidence(naive, informed, metrics=[psnr], defense=shield(knows="k")))
+    assert flag.code == "naive_attack_weaker"
+    assert "21.0 dB instead of 24.5" in flag.message
+    assert codes(evidence(naive, naive.model_copy(update={"informed": True}), metrics=[psnr], defense=shield())) == []

@@ -30,8 +30,8 @@ def test_gradient_matching_runs_on_the_rung_that_tells_the_number_of_nodes():
 
 def test_known_edges_are_used_from_rung_two_on():
     case = stage(scenario(adversary__knows="[adjacency]"))
-    assert set(case.observe(ThreatLevel.STATISTICS, 0).knowledge.fields) == {"present", "adjacency"}
-    assert not case.observe(ThreatLevel.UPDATE, 0).knowledge.fields
+    assert set(case.observe(ThreatLevel.STATISTICS, 0).observation.knowledge.fields) == {"present", "adjacency"}
+    assert not case.observe(ThreatLevel.UPDATE, 0).observation.knowledge.fields
     wanted = scenario(
         adversary__knows="[adjacency]", attacks="[{name: graph_tag, iterations: 3}]", adversary__levels="[2]"
     )

@@ -26,7 +26,7 @@ def no_network(monkeypatch):
 
 
 def test_the_bundled_sets_are_the_documented_ones():
-    assert BUNDLED == ["digits", "faces", "photos", "six_photos"]
+    assert BUNDLED == ["digits", "faces", "microscopy", "photos", "six_photos"]
 
 
 @pytest.mark.parametrize(

@@ -156,39 +156,12 @@ def wait_until(true, what: str, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def test_ctrl_c_ends_cleanly_and_says_how_to_resume(tmp_path):
-    axes = {"attacks": [ATTACKS[0], {"name": "inverting_gradients", "iterations": 100_000}]}
-    written = write(tmp_path / "tiny.yaml", axes=axes)
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [*COMMAND, str(written), "--out", str(out)], env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: len(list((out / "cells").glob("*/config.json"))) >= 2, "nothing was done", 60)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "2 of 4 cells are done" in said
-    assert "To resume: invertigo study" in said
-    assert "Traceback" not in said
-    assert list((out / "partial").glob("*")) == []
-    states = Store(out).scan(cell.key for cell in expand(study(axes=axes)))
-    assert sorted(states.values()) == ["done", "done", "missing", "missing"]
-
-
 def test_two_processes_find_what_one_does(uninterrupted, tmp_path):
     axes = {"attacks": ATTACKS, "model.trained_epochs": [0, 1]}
     large = study(axes=axes, seeds=[0])
     assert run_study(large, tmp_path / "one").complete
     assert run_study(large, tmp_path / "two", jobs=2).complete
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-@pytest.mark.slow
-def test_ray_finds_what_one_process_does(uninterrupted, tmp_path):
-    pytest.importorskip("ray")
-    assert run_study(study(), tmp_path, ray=True).complete
-    assert contents(tmp_path) == contents(uninterrupted)
 
 
 def test_shards_make_the_whole(uninterrupted, tmp_path):

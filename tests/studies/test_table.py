@@ -126,3 +126,26 @@ def test_any_label_and_number_survive_every_format(label, number):
     assert float(row["psnr.mean"]) == number
     assert table.format("latex").count("&") - table.format("latex").count(r"\&") == 2
     assert "psnr.mean" in table.format()
+
+
+def test_naive_and_informed_adversaries_are_told_apart():
+    def defended(naive, informed):
+        return [attack(psnr=[naive]), attack(psnr=[informed], informed=True)]
+
+    cells = [
+        cell({"defense": "none"}, 0, [attack(psnr=[20.0])]),
+        cell({"defense": "top_k"}, 0, defended(14.0, 19.0)),
+        cell({"defense": "sign"}, 0, defended(15.0, 11.0)),
+    ]
+    table = build_table(cells, rows=["defense"], columns=["informed"], value="psnr.mean")
+    means = {(row, column): table.entries[i, j].mean for i, (row,) in enumerate(table.rows)
+             for j, (column,) in enumerate(table.columns) if (i, j) in table.entries}  # fmt: skip
+    assert means == {
+        ("none", "no"): 20.0,
+        ("top_k", "no"): 14.0,
+        ("top_k", "yes"): 19.0,
+        ("sign", "no"): 15.0,
+        ("sign", "yes"): 11.0,
+    }
+    strongest = build_table(cells, rows=["defense"], columns=[], value="psnr.mean")
+    assert [strongest.entries[i, 0].mean for i in range(3)] == [20.0, 19.0, 15.0]

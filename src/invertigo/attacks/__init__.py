@@ -1,7 +1,9 @@
 """Attacks: what an adversary rebuilds from an observation."""
 
+from invertigo.attacks.amortised import AmortisedInverter
 from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import Grain, GraphRecovery, LinearLayer
+from invertigo.attacks.generative import GenerativePrior
 from invertigo.attacks.labels import LabelGuess, infer_labels
 from invertigo.attacks.matching.gauss_newton import GaussNewton
 from invertigo.attacks.matching.graph_recipes import GraphDLG, GraphTAG
@@ -11,8 +13,10 @@ from invertigo.attacks.registry import make, reconstruct, register, registry
 __all__ = [
     "DLG",
     "IDLG",
+    "AmortisedInverter",
     "Auto",
     "GaussNewton",
+    "GenerativePrior",
     "Grain",
     "GraphDLG",
     "GraphRecovery",

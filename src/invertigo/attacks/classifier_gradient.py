@@ -51,11 +51,11 @@ class ClassifierGradient:
 
     def strength(self) -> Tensor:
         """(class,) size of each class's entry of the bias gradient, or of its row of the weight gradient."""
-        if self.bias_gradient is not None:
-            return self.bias_gradient.abs()
-        gradient = self.weight_gradient
-        assert gradient is not None
-        return gradient.norm(dim=1)
+        bias, weight = self.bias_gradient, self.weight_gradient
+        if bias is not None and (weight is None or bool(bias.any())):
+            return bias.abs()
+        assert weight is not None
+        return weight.norm(dim=1)
 
     def rank(self) -> int:
         """Numerical rank of the weight gradient: every example adds at most one to it."""
@@ -64,7 +64,15 @@ class ClassifierGradient:
             return 1
         values = torch.linalg.svdvals(weight)
         threshold = 100 * torch.finfo(self.classifier.logits.dtype).eps * values[0]
+        threshold = max(float(threshold), self._largest_of_noise(weight))
         return max(int((values > threshold).sum()), 1)
+
+    def _largest_of_noise(self, weight: Tensor) -> float:
+        """About the largest singular value of noise alone (Bai and Yin), where the adversary knows its size."""
+        view, name = self.observation.knowledge.view, self.classifier.weight_name
+        if view is None or not view.noise_std or self.observation.update.kind != "gradient":
+            return 0.0
+        return 1.1 * view.noise_std.get(str(name), 0.0) * sum(side**0.5 for side in weight.shape)
 
     def _own(self, tensor: Tensor) -> Tensor:
         named = {id(p): n for n, p in self.observation.task.model.named_parameters()}

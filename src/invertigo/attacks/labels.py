@@ -20,6 +20,10 @@ UNFIT = 0.6
 """Share of an untrained network's negative bias gradient from which examples weigh alike and shares can be trusted."""
 
 
+NEAR = 0.5
+"""Share of the largest entry from which another one is near enough for signs to decide between them."""
+
+
 @dataclass(frozen=True)
 class LabelGuess:
     """Labels inferred from an update.
@@ -79,13 +83,30 @@ def infer_labels(observation: Observation) -> LabelGuess:
 
 
 def _one_example(reader: ClassifierGradient) -> LabelGuess:
-    """|p_y - 1| is the sum of all other p_k, so the label has the largest entry (or row), whatever the features."""
+    """|p_y - 1| is the sum of all other p_k, so the label has the largest entry (or row), whatever the features.
+
+    Noise, signs or a confident mistake bring others near it in size; then the label is the entry that is most negative.
+    """
     strength = reader.strength()
     first, second = strength.topk(2).values.tolist()
+    label = strength.argmax()
+    if second > NEAR * first and (pull := _pull(reader)) is not None:
+        label, (first, second) = pull.argmax(), pull.topk(2).values.clamp(min=0).tolist()
     counts = torch.zeros(reader.classes, dtype=torch.long, device=strength.device)
-    counts[strength.argmax()] = 1
+    counts[label] = 1
     confidence = 1 - second / first if first > 0 else 0.0
     return LabelGuess(_listed(counts), counts, counts.double(), confidence, True)
+
+
+def _pull(reader: ClassifierGradient) -> Tensor | None:
+    """(class,) how strongly each class's score is pushed up; None where not only the true one's may be."""
+    seen, weight, bias = reader.classifier.features, reader.weight_gradient, reader.bias_gradient
+    directions = reader.directions(reader.classifier.logits.double().mean(0).expand(reader.classes, -1))
+    if not _tells_classes(directions):
+        return None
+    if bias is not None and bias.any():
+        return -bias
+    return None if weight is None or seen is None else -(weight @ seen.double().mean(0))
 
 
 def _batch(reader: ClassifierGradient, size: int | None) -> LabelGuess:
@@ -146,12 +167,13 @@ def _shares(reader: ClassifierGradient) -> tuple[tuple[Tensor, Tensor], list[str
         notes.append("Class scores were estimated on grey noise, as the classifier's features are unknown.")
         directions = reader.directions(mean_logits.expand(reader.classes, -1))
         _check_tells_classes(directions)
-        return (_fit(directions, bias), bias), notes
-    if bias is None:
+        return (fit_shares(directions, bias), bias), notes
+    if bias is None or not bool(bias.any()):
         bias, features = _project(reader, weight, seen.double().mean(0))
     else:
         absent = bias > 0
-        features = weight[absent].sum(0) / bias[absent].sum()
+        pruned = not bool(absent.any())
+        features = seen.double().mean(0) if pruned else weight[absent].sum(0) / bias[absent].sum()
     directions = reader.directions(reader.logits(features[None]).expand(reader.classes, -1))
     _check_tells_classes(directions)
     return (_alternate(reader, weight, bias, features, directions), bias), notes
@@ -161,9 +183,9 @@ def _alternate(
     reader: ClassifierGradient, weight: Tensor, bias: Tensor, features: Tensor, directions: Tensor
 ) -> Tensor:
     own = features.expand(reader.classes, -1).clone()
-    best, best_residual = _fit(directions, bias), float("inf")
+    best, best_residual = fit_shares(directions, bias), float("inf")
     for _ in range(ROUNDS):
-        share = _fit(directions, bias)
+        share = fit_shares(directions, bias)
         residual = float((weight - torch.einsum("k,kc,kd->cd", share, directions, own)).norm() / weight.norm())
         if residual < best_residual:
             best, best_residual = share, residual
@@ -177,8 +199,8 @@ def _alternate(
     return best
 
 
-def _fit(directions: Tensor, gradient: Tensor) -> Tensor:
-    """Shares c >= 0 with sum 1 that minimise |sum_k c_k D_k - g|."""
+def fit_shares(directions: Tensor, gradient: Tensor) -> Tensor:
+    """(class,) shares c >= 0 with sum 1 that minimise |sum_k c_k D_k - g|; `directions` (label, class), g (class,)."""
     scale = max(float(directions.abs().max()), 1e-12)
     system = torch.cat([directions.T / scale, 10 * torch.ones(1, len(directions), dtype=torch.float64)]).cpu().numpy()
     target = torch.cat([gradient.cpu() / scale, torch.full((1,), 10.0, dtype=torch.float64)]).numpy()
@@ -219,9 +241,13 @@ def _listed(counts: Tensor) -> Tensor:
 
 
 def _check_tells_classes(directions: Tensor) -> None:
-    diagonal = directions.diagonal()
-    if not bool((diagonal <= directions.min(1).values).all() and (diagonal < 0).any()):
+    if not _tells_classes(directions):
         raise RequirementError(
             "Labels cannot be read from this update: the loss does not push up the score of the true class alone, as "
             "cross-entropy does. Give the labels in Knowledge, or use an attack that optimises them."
         )
+
+
+def _tells_classes(directions: Tensor) -> bool:
+    diagonal = directions.diagonal()
+    return bool((diagonal <= directions.min(1).values).all() and (diagonal < 0).any())

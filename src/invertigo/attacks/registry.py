@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +13,6 @@ from invertigo.types import (
     Progress,
     Reconstruction,
     Registry,
-    did_you_mean,
 )
 
 registry: Registry[type[Attack]] = Registry("attacks", "attack")
@@ -38,15 +36,7 @@ def make(attack: str | Attack, **hyperparameters: Any) -> Attack:
                 f"name the attack ('{attack.name}') or set them when you build it."
             )
         return attack
-    cls = registry[attack]
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for name in hyperparameters:
-        if name not in known:
-            raise ConfigurationError(
-                f"Attack '{attack}' has no hyper-parameter '{name}'.{did_you_mean(name, known)} "
-                f"It has: {', '.join(sorted(known)) or 'none'}."
-            )
-    return cls(**hyperparameters)
+    return registry.make(attack, **hyperparameters)
 
 
 def reconstruct(

@@ -22,16 +22,19 @@ from invertigo.auditing.conclusion import compose
 from invertigo.auditing.judge import Judge, baseline
 from invertigo.auditing.ladder import Rung
 from invertigo.auditing.portfolio import choose
+from invertigo.auditing.protection import describe_defense, read_informed
 from invertigo.auditing.record import BaselineRecord
 from invertigo.auditing.result import Audit
-from invertigo.auditing.scenario import Scenario, load_scenario
+from invertigo.auditing.scenario import DefenseSection, Scenario, load_scenario
 from invertigo.auditing.session import AuditProgress, Session
 from invertigo.auditing.staging import stage
+from invertigo.auditing.utility import measure_utility
 from invertigo.data import GraphSet, ImageSet
-from invertigo.federation import Tape
+from invertigo.federation import Round, Tape
 from invertigo.types import (
     Batch,
     ConfigurationError,
+    Defense,
     Domain,
     InvertigoError,
     LocalTraining,
@@ -53,6 +56,8 @@ def audit(
     attacks: str | Sequence[Any] | None = None,
     budget: str | float | int | None = None,
     seed: int | None = None,
+    defense: str | Mapping[str, Any] | Defense | None = None,
+    releases: int | None = None,
     public: Batch | ImageSet | GraphSet | None = None,
     decoys: int | None = None,
     num_classes: int | None = None,
@@ -74,6 +79,10 @@ def audit(
             where other clients or public data make them possible.
         attacks: "auto", or names, attacks, or `{"name": ..., **hyperparameters}`.
         budget: wall time for everything, as seconds or text such as "60s" (the default).
+        defense: what the client does against reconstruction: a name, `{"name": ..., **settings}`, or a defense. Every
+            attack is then run by an adversary who does not know it and by one who does. With an `Observation`, it is
+            the defense that its update went through.
+        releases: how often the adversary sees an update of the same batch and the same model.
         public: examples of the same kind that are no secret: baselines, decoys, and what rung 4 knows.
         decoys: length of the line-up of each example; default 100.
         progress: called now and then with a `Stage`; returning True stops the attack that is running.
@@ -86,12 +95,15 @@ def audit(
     if isinstance(subject, (str, Path, Scenario)):
         scenario = subject if isinstance(subject, Scenario) else load_scenario(subject)
         given = {"attacks": attacks, "levels": levels, "budget": budget, "seed": seed, "decoys": decoys}
+        given |= {"defense": defense, "releases": releases}
         return _audit_scenario(scenario, subject, given, progress, title, private, command)
     case = _case(subject, loss_fn, batch, truth, domain, local, num_classes)
     case = case if public is None else replace(case, public=as_batch(public, case.task.domain))
     case = _with_lineup(case, 100 if decoys is None else decoys)
     case = replace(case, title=title or case.title, private=True if private is None else private)
+    case = case.defended(defense, releases or 1, seed or 0)
     call = {"levels": levels, "attacks": attacks or "auto", "budget": budget or "60s", "seed": seed or 0}
+    call |= {"defense": defense, "releases": releases}
     return run_audit(
         case,
         attacks=attacks,
@@ -113,7 +125,8 @@ def _audit_scenario(
     private: bool | None,
     command: str | None,
 ) -> Audit:
-    case = stage(scenario)
+    own = given["defense"] if isinstance(given["defense"], Defense) else None
+    case = stage(_with_defense(scenario, given), defense=own)
     case = replace(
         case, title=title or case.title or str(subject), private=case.private if private is None else private
     )
@@ -133,6 +146,21 @@ def _audit_scenario(
     return replace(found, companions=tuple(beside))
 
 
+def _with_defense(scenario: Scenario, given: Mapping[str, Any]) -> Scenario:
+    """The scenario with what the caller put in place of its defense and its number of releases."""
+    wanted, releases = given["defense"], given["releases"]
+    changes: dict[str, Any] = {}
+    if isinstance(wanted, str):
+        changes["defense"] = wanted
+    elif isinstance(wanted, Mapping):
+        changes["defense"] = DefenseSection.model_validate(dict(wanted))
+    elif wanted is not None:
+        changes["defense"] = None  # an object, which no scenario can hold
+    if releases is not None:
+        changes["adversary"] = scenario.adversary.model_copy(update={"releases": releases})
+    return scenario.model_copy(update=changes) if changes else scenario
+
+
 def run_audit(
     case: Case,
     *,
@@ -149,20 +177,29 @@ def run_audit(
     entries = choose(attacks, case.task, case.num_examples)
     wants_public = any(Requirement.PUBLIC_DATA in entry.attack.requires for entry in entries)
     rungs = case.rungs(levels, wants_public)
-    rungs, observations = _observe(case, rungs, seed)
-    judge = Judge(case.task.domain, case.truth, case.lineup, decoys)
+    rungs, rounds = _observe(case, rungs, seed)
+    observations = {level: seen.observation for level, seen in rounds.items()}
+    reading = read_informed(case.defense, observations)
+    judge = Judge(case.task.domain, case.truth, case.lineup, decoys, case.reader)
     automatic = attacks is None or attacks == "auto"
-    session = Session(observations, entries, judge, clock, seed, progress, quiet_refusals=automatic)
+    session = Session(observations, entries, judge, clock, seed, progress, reading.informed, automatic)
     session.run()
     judge.guess()
     priors = list(_prior_baselines(session, judge)) if observations else []
-    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command)
+    protection = None
+    if case.defense is not None:
+        releases = case.releases if case.received is None else len(case.received.releases) or 1
+        protection = describe_defense(
+            case.defense, list(rounds.values()), reading, releases=releases, replaces_task=case.replaces_task
+        )
+    utility = None if case.trial is None or session.interrupted else measure_utility(case.trial, case.defense, seed)
+    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility)
 
 
-def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Observation]]:
+def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Round]]:
     """Observations of every rung that is attacked; a what-if that cannot be computed is not examined."""
     kept: list[Rung] = []
-    found: dict[ThreatLevel, Observation] = {}
+    found: dict[ThreatLevel, Round] = {}
     for rung in rungs:
         try:
             if rung.attacked:
@@ -232,6 +269,7 @@ def _plain(value: Any) -> bool:
 def _scenario_command(subject: Any, given: Mapping[str, Any]) -> str:
     name = subject.title or "SCENARIO" if isinstance(subject, Scenario) else Path(str(subject)).name
     keys = {"seed": "seed", "levels": "adversary.levels", "decoys": "decoys", "attacks": "attacks"}
+    keys |= {"defense": "defense", "releases": "adversary.releases"}
     changes = [f"--set {keys[k]}={v}" for k, v in given.items() if k in keys and v is not None and _plain(v)]
     time = [f"--budget {given['budget']}"] if given["budget"] else []
     return " ".join(["invertigo audit", str(name), *changes, *time])

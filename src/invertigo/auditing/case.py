@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from invertigo import data
 from invertigo.auditing.graph_cases import graph_remarks, graph_step
 from invertigo.auditing.ladder import Rung, plan_ladder
+from invertigo.auditing.protection import make_defense
 from invertigo.auditing.record import FlagRecord
 from invertigo.auditing.trial import generator_for
+from invertigo.auditing.utility import TrialRun
 from invertigo.data import GraphSet, ImageSet
 from invertigo.domains import Graphs, Images
 from invertigo.domains.molecules import BLOCKS
-from invertigo.federation import Tape, mode_matters, native_level, observe, simulating
+from invertigo.evaluation import Reader
+from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
 from invertigo.types import (
     Batch,
     ConfigurationError,
+    Defense,
     Domain,
     InvalidValueError,
     InvertigoError,
@@ -42,7 +46,9 @@ class Case:
     `received` is an update that was handed over and cannot be repeated; `recorded` gives the update of a watched step
     as a rung sees it, which is preferred over a repetition. Without `truth` nothing can be scored. `public` is what
     the adversary may use; `lineup` serves as decoys and baselines, and `borrowed` names the bundled set it comes from
-    when it is not of the client's own kind.
+    when it is not of the client's own kind. `task` is the one that `defense` has prepared, which `replaces_task` when
+    it is another than the client began with; `releases` are sent for the same batch. `trial` is the training that
+    shows what the defense costs, `reader` a classifier that reads what was rebuilt.
     """
 
     task: Task
@@ -54,6 +60,11 @@ class Case:
     lineup: Batch | None = None
     borrowed: str = ""
     others: Sequence[Batch] = ()
+    defense: Defense | None = None
+    replaces_task: bool = False
+    releases: int = 1
+    trial: TrialRun | None = None
+    reader: Reader | None = None
     range_inferred: bool = False
     title: str = ""
     private: bool = True
@@ -98,16 +109,17 @@ class Case:
         what_if = level >= ThreatLevel.INFERENCE_MODE > native_level(self.task, self.local)
         return level is not ThreatLevel.AGGREGATE and not what_if and level < ThreatLevel.AUXILIARY
 
-    def observe(self, level: ThreatLevel, seed: int) -> Observation:
-        """The client's update as an adversary on rung `level` holds it."""
+    def observe(self, level: ThreatLevel, seed: int) -> Round:
+        """The client's update as an adversary on rung `level` holds it, with what the defense did to it."""
         if self.received is not None:
-            return self.received
-        if self.recorded is not None and self._happened(level):
-            return self.recorded(level)
+            return Round(self.received)
+        plain = self.defense is None and self.releases == 1
+        if self.recorded is not None and plain and self._happened(level):
+            return Round(self.recorded(level))
         if self.truth is None:
             raise ConfigurationError("There is neither an update nor a private batch, so there is nothing to audit.")
         others = self.others if level is ThreatLevel.AGGREGATE else None
-        return observe(
+        return observe_round(
             self.task,
             self.truth,
             self.local,
@@ -117,8 +129,35 @@ class Case:
             public=self.public,
             clients=1 + len(self.others) if others else 1,
             others=others,
+            defense=self.defense,
+            secret=generator_for(seed, "defense", device=next(self.task.model.parameters()).device),
+            releases=self.releases,
             known=self.known,
         )
+
+    def defended(self, wanted: str | Mapping[str, Any] | Defense | None, releases: int, seed: int) -> Case:
+        """The same client with a defense; it prepares the model unless the update was handed over.
+
+        Raises: InvertigoError when the defense is not known or not made for this client.
+        """
+        if releases < 1:
+            raise InvalidValueError(f"releases={releases}; an adversary sees an update at least once.")
+        if releases > 1 and self.received is not None:
+            raise InvalidValueError(
+                f"releases={releases}, but one update was handed over; pass Observation(..., releases=(...)) instead."
+            )
+        if wanted is None:
+            return replace(self, releases=releases)
+        defense = make_defense(wanted, self.task.domain.name)
+        task = self.task if self.received is not None else prepared(defense, self.task, self.public, seed)
+        changed = task is not self.task
+        return replace(self, task=task, defense=defense, releases=releases, replaces_task=changed)
+
+
+def prepared(defense: Defense, task: Task, public: Batch | None, seed: int) -> Task:
+    """The task that clients with this defense train."""
+    device = next(task.model.parameters()).device
+    return defense.prepare(task, public, generator=generator_for(seed, "prepare", device=device))
 
 
 def case_of_tape(tape: Tape, local: LocalTraining | None) -> Case:

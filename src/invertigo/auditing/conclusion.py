@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -14,15 +14,27 @@ from torch import nn
 from invertigo.auditing.budget import Budget
 from invertigo.auditing.case import Case
 from invertigo.auditing.environment import describe_environment
-from invertigo.auditing.flags import Evidence, raise_flags
+from invertigo.auditing.evidence import Evidence
+from invertigo.auditing.flags import raise_flags
 from invertigo.auditing.judge import Judge
 from invertigo.auditing.ladder import Rung, climb
 from invertigo.auditing.portfolio import Entry
-from invertigo.auditing.record import AuditRecord, BaselineRecord, FlagRecord, LevelRecord, MetricRecord, VerdictRecord
+from invertigo.auditing.protection import settings_of
+from invertigo.auditing.record import (
+    AuditRecord,
+    BaselineRecord,
+    DefenseRecord,
+    FlagRecord,
+    LevelRecord,
+    MetricRecord,
+    UtilityRecord,
+    VerdictRecord,
+)
 from invertigo.auditing.remedies import remedies
 from invertigo.auditing.result import Audit
 from invertigo.auditing.session import Session
 from invertigo.auditing.verdict import Circumstances, decide
+from invertigo.evaluation.reader import READABLE
 from invertigo.types import INVERTIGO, Observation
 
 NOUNS = {"images": "image", "graphs": "graph"}
@@ -40,16 +52,19 @@ def compose(
     seed: int,
     decoys: int,
     command: str,
+    defense: DefenseRecord | None = None,
+    utility: UtilityRecord | None = None,
 ) -> Audit:
     """Everything that was found, flagged and concluded, as the result of the audit."""
     domain, records = case.task.domain, session.records
     metrics = [
         MetricRecord(name=m.name, label=m.label, privacy_loss=m.privacy_loss, unit=m.unit, description=m.description)
-        for m in domain.metrics
+        for m in (*domain.metrics, *([READABLE] if judge.reader is not None else []))
     ]
     sign = 1 if metrics[0].privacy_loss else -1
     levels = climb(rungs, records, metrics[0].name, sign)
-    flags = raise_flags(_evidence(case, session, judge, priors, metrics, decoys))
+    evidence = _evidence(case, session, judge, priors, metrics, decoys)
+    flags = raise_flags(replace(evidence, defense=defense))
     record = AuditRecord(
         title=case.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,14 +76,16 @@ def compose(
         scenario=dict(case.facts) or _facts(case),
         domain=domain.config() if hasattr(domain, "config") else {"name": domain.name},  # type: ignore[attr-defined]
         num_examples=case.num_examples or 0,
-        knowledge=list(_knowledge(rungs)),
+        knowledge=list(_knowledge(rungs, defense)),
         metrics=metrics,
         attacks=records,
         baselines=[*judge.baselines.values(), *priors],
+        defense=defense,
+        utility=utility,
         levels=levels,
         flags=flags,
         verdict=_verdict(case, levels, session, flags),
-        citations=_citations(session),
+        citations=_citations(session, case),
         environment=_environment(case),
         private=case.private,
     )
@@ -145,18 +162,23 @@ def _has_dropout(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
 
 
-def _knowledge(rungs: Sequence[Rung]) -> Iterator[str]:
+def _knowledge(rungs: Sequence[Rung], defense: DefenseRecord | None) -> Iterator[str]:
     yield "The model, the loss, the client's training recipe and the number of examples."
     for rung in rungs:
         if rung.attacked:
             detail = f" ({rung.reason})" if rung.reason else ""
             yield f"Rung {int(rung.level)}: {rung.level.summary}{detail}."
+    if defense is not None and defense.releases > 1:
+        yield f"{defense.releases} updates of the same batch and model; who does not know the defense uses the first."
+    if defense is not None and defense.knows:
+        yield f"The informed adversary knows the defense: {defense.knows}"
 
 
-def _citations(session: Session) -> dict[str, str]:
+def _citations(session: Session, case: Case) -> dict[str, str]:
     ran = {record.attack for record in session.records if record.status == "ran"}
     used = [entry.attack for entry in session.entries if entry.name in ran]
     papers = [INVERTIGO, *(paper for attack in used for paper in getattr(attack, "papers", (attack.paper,)))]
+    papers += [] if case.defense is None else [case.defense.paper]
     return {paper.key: paper.bibtex() for paper in papers}
 
 
@@ -176,4 +198,6 @@ def _facts(case: Case) -> dict[str, Any]:
         "loss": getattr(case.task.loss, "__name__", type(case.task.loss).__name__),
         "local": vars(case.local),
         "clients": 1 + len(case.others),
+        "releases": case.releases,
+        "defense": None if case.defense is None else {"name": case.defense.name, **settings_of(case.defense)},
     }

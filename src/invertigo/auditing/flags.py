@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
-from invertigo.auditing.record import AttackRecord, BaselineRecord, FlagRecord, MetricRecord
+from invertigo.auditing.defense_flags import DEFENSE_RULES
+from invertigo.auditing.evidence import Evidence
+from invertigo.auditing.record import AttackRecord, FlagRecord
 
 VANISHED = 1e-3
 """A relative residual below this has vanished: the candidate reproduces the update for all practical purposes."""
@@ -14,37 +15,6 @@ UNEXPLAINED = 0.5
 """An optimisation that leaves this much of the update unexplained has not solved its own problem."""
 SATURATED = 1e-7
 """An update shorter than this part of the parameters carries mostly rounding errors."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that the flags look at."""
-
-    attacks: Sequence[AttackRecord] = ()
-    baselines: Sequence[BaselineRecord] = ()
-    metrics: Sequence[MetricRecord] = ()
-    num_examples: int | None = None
-    scored: bool = True
-    decoys: int = 0
-    wanted_decoys: int = 100
-    borrowed: str = ""
-    """Name of the bundled set that stands in for public data of the client's own kind."""
-    statistics_assumed_from: int | None = None
-    """Lowest rung on which batch statistics were handed over although the client does not share them."""
-    range_inferred: bool = False
-    relative_norm: float = 1.0
-    """Length of the update over the length of the parameters."""
-    short_schedules: Sequence[tuple[str, int, int]] = ()
-    """(attack, iterations it was set to, iterations it has by default) where the user cut the search short."""
-    dropout: bool = False
-    interrupted: bool = False
-    remarks: Sequence[FlagRecord] = ()
-    """Flags that the private examples and the model call for by themselves."""
-
-    @property
-    def ran(self) -> list[AttackRecord]:
-        """The attacks that produced a reconstruction."""
-        return [attack for attack in self.attacks if attack.status == "ran"]
 
 
 Flags = Iterator[FlagRecord]
@@ -281,6 +251,7 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _exact_beats_optimiser,
     _not_identified,
     _few_examples,
+    *DEFENSE_RULES,
 )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.record import AttackRecord, BaselineRecord
 from invertigo.auditing.trial import Trial
-from invertigo.evaluation import Criteria, Evaluation, count_accuracy, evaluate
+from invertigo.evaluation import Criteria, Evaluation, Reader, count_accuracy, evaluate
+from invertigo.evaluation.reader import READABLE
 from invertigo.types import Batch, Domain, Observation, Reconstruction, Scores
 
 
@@ -22,26 +24,30 @@ class Judge:
     truth: Batch | None
     lineup: Batch | None
     decoys: int
+    reader: Reader | None = None
     baselines: dict[str, BaselineRecord] = field(default_factory=dict)
     _guesses: Mapping[str, Scores] | None = None
 
     def __call__(self, entry: Entry, observation: Observation, trial: Trial) -> AttackRecord:
         """The record of one attack; without truth it has no scores."""
         level, found = int(observation.knowledge.level), trial.reconstruction
+        informed = observation.knowledge.view is not None
         facts: dict = {
             "level": level,
             "attack": entry.name,
             "paper": entry.attack.paper.key,
             "exact": entry.attack.exact,
+            "informed": informed,
             "status": trial.status,
             "reason": trial.reason,
             "seconds": trial.seconds,
         }
         if found is not None:
             facts |= self._run(entry, observation, trial, found)
-            facts["tensors"] = f"{level}-{entry.name}"
+            facts["tensors"] = f"{level}-{entry.name}" + ("-informed" if informed else "")
         if found is not None and self.truth is not None:
             facts |= self._scores(self.evaluate(found.fields))
+            facts["scores"] |= self._read(found.fields, facts["matching"])
             facts["label_accuracy"] = self._labels_found(found)
         return AttackRecord.model_validate(facts)
 
@@ -86,6 +92,11 @@ class Judge:
             "labels": "inferred" if found.labels_inferred else ("given" if given else "unused"),
             "notes": notes,
         }
+
+    def _read(self, fields: Mapping[str, Tensor], matching: list[int]) -> dict[str, list[float]]:
+        if self.reader is None or self.truth is None:
+            return {}
+        return {READABLE.name: self.reader.scores(self.truth, fields, torch.tensor(matching))}
 
     def _labels_found(self, found: Reconstruction) -> float | None:
         """Share of the batch's labels that were inferred, whichever picture they ended up beside; None if given."""

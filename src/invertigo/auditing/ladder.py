@@ -112,9 +112,9 @@ def climb(rungs: Sequence[Rung], records: Sequence[AttackRecord], headline: str,
     return levels
 
 
-def _strength(record: AttackRecord, headline: str, sign: int) -> tuple[int, int, float, int]:
+def _strength(record: AttackRecord, headline: str, sign: int) -> tuple[int, int, float, int, bool]:
     scores = record.scores.get(headline) or [-math.inf * sign]
-    return record.recovered, record.identified, max(sign * s for s in scores), -record.level
+    return record.recovered, record.identified, max(sign * s for s in scores), -record.level, not record.informed
 
 
 def _level(rung: Rung, best: AttackRecord | None) -> LevelRecord:
@@ -126,6 +126,7 @@ def _level(rung: Rung, best: AttackRecord | None) -> LevelRecord:
         update={
             "strongest": best.attack,
             "strongest_level": best.level,
+            "strongest_informed": best.informed,
             "recovered": best.recovered,
             "recovered_interval": (share.low, share.high),
             "identified": best.identified,

@@ -12,6 +12,22 @@ from pydantic import BaseModel, ValidationError
 
 from invertigo.types import ConfigurationError, did_you_mean
 
+NAMED = frozenset({"defense"})
+"""Sections that may be written as a bare name, and whose keys belong to what is named."""
+
+
+def held_under(key: str, held: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What `changes` to the section `key` are laid over.
+
+    A bare name stands for a section with that name only; settings of one name do not carry over to another.
+    """
+    if key in NAMED and isinstance(held, str):
+        held = {"name": held}
+    if not isinstance(held, Mapping):
+        return {}
+    renamed = key in NAMED and changes.get("name", held.get("name")) != held.get("name")
+    return {} if renamed else dict(held)
+
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `mapping` with each `dotted.key=value` set; values are read as YAML, numbers index into lists."""
@@ -46,7 +62,7 @@ def _place(node: Any, path: list[str], value: Any) -> None:
             node[index] = value
         elif isinstance(node, dict) and node.get(index) is None:
             node[index] = {}
-        elif isinstance(node[index], str) and isinstance(node, list):
+        elif isinstance(node[index], str) and (isinstance(node, list) or index in NAMED):
             node[index] = {"name": node[index]}
         node = node[index]
 

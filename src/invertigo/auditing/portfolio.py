@@ -17,6 +17,8 @@ SMALL_UNKNOWNS = 30_000
 SMALL_PARAMETERS = 3_000_000
 SUPERSEDED = frozenset({"auto", "dlg", "idlg"})
 """Left out when the audit chooses: `auto` would repeat the others, and Gauss–Newton solves DLG's problem better."""
+ON_REQUEST = frozenset({"amortised_inverter", "generative_prior"})
+"""Left out when the audit chooses: they train a network for minutes before they look at the update."""
 KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
@@ -66,7 +68,8 @@ def _automatic(task: Task, num_examples: int) -> list[Entry]:
         attacks.registry[name] for name in attacks.registry if task.domain.name in attacks.registry[name].domains
     ]
     exact = [attack for attack in fitting if attack.exact]
-    rest = {attack.name: attack for attack in fitting if not attack.exact and attack.name not in SUPERSEDED}
+    left_out = SUPERSEDED | ON_REQUEST
+    rest = {attack.name: attack for attack in fitting if not attack.exact and attack.name not in left_out}
     if not is_small_and_smooth(task, num_examples):
         rest.pop("gauss_newton", None)
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.model.modules()):

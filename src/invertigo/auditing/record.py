@@ -32,6 +32,8 @@ class AttackRecord(_Record):
     attack: str
     paper: str
     exact: bool
+    informed: bool = False
+    """The adversary knew the client's defense and its settings."""
     status: Literal["ran", "refused", "failed", "skipped"]
     reason: str = ""
     seconds: float = 0.0
@@ -70,6 +72,71 @@ class BaselineRecord(_Record):
     scores: dict[str, list[float]]
 
 
+class DefenseRecord(_Record):
+    """A defense in an audit: what it did to the releases, measured, and what an adversary knows of it.
+
+    Means are over the releases on the lowest rung; they are None for an update that was handed over.
+    """
+
+    name: str
+    paper: str
+    settings: dict[str, Any]
+    releases: int
+    undefended: int | None = None
+    """Releases that equal the raw update."""
+    cosine: float | None = None
+    """Between the release and what the same steps would have sent without the defense."""
+    changed: float | None = None
+    """Share of entries that differ from the raw update."""
+    visible: float | None = None
+    """Share of entries that are not zero."""
+    norm_ratio: float | None = None
+    bytes: float | None = None
+    raw_bytes: float | None = None
+    facts: dict[str, float] = {}
+    """What the defense reports itself: means, and the largest for a privacy loss (`epsilon`, `delta`)."""
+    replaces_task: bool = False
+    """It changes the model that is trained, so that a release may equal the raw update of that model."""
+    knows: str = ""
+    """What the informed adversary knows, and how that is used."""
+    uninformed: str = ""
+    """Why no attack was run with that knowledge; empty when some were."""
+
+    @property
+    def inert(self) -> bool:
+        """No release differs from the raw update, and the model is the old one."""
+        return bool(self.releases) and self.undefended == self.releases and not self.replaces_task
+
+
+class UtilityRecord(_Record):
+    """Federated training with every update defended: accuracy of the model on test examples, in [0, 1]."""
+
+    rounds: int
+    clients: int
+    dirichlet: float | None
+    batch_size: int
+    learning_rate: float
+    examples: int
+    test: int
+    accuracy: float
+    curve: list[tuple[int, float]]
+    """(round, accuracy), a few rounds."""
+    diverged: bool = False
+    """The loss became infinite, after which nothing was learned."""
+    undefended_accuracy: float | None = None
+    """The same training without the defense; None where it was not measured."""
+    undefended_curve: list[tuple[int, float]] = []
+    undefended_share: float = 0.0
+    """Share of all releases that equal the raw update."""
+    seconds: float
+    """Processor time of the clients with the defense."""
+    undefended_seconds: float | None = None
+    bytes: float
+    """Of one release, on average."""
+    raw_bytes: float
+    facts: dict[str, float] = {}
+
+
 class LevelRecord(_Record):
     """One rung of the ladder: the strongest attack found there or below."""
 
@@ -80,6 +147,8 @@ class LevelRecord(_Record):
     """Why it was not examined, or what was assumed when it was."""
     strongest: str | None = None
     strongest_level: int | None = None
+    strongest_informed: bool = False
+    """The strongest attack knew the client's defense."""
     recovered: int = 0
     recovered_interval: tuple[float, float] | None = None
     """95 % Wilson interval of the recovered share of such examples, in [0, 1]."""
@@ -130,6 +199,8 @@ class AuditRecord(_Record):
     metrics: list[MetricRecord]
     attacks: list[AttackRecord]
     baselines: list[BaselineRecord]
+    defense: DefenseRecord | None = None
+    utility: UtilityRecord | None = None
     levels: list[LevelRecord]
     flags: list[FlagRecord]
     verdict: VerdictRecord

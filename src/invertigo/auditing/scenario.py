@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from invertigo.auditing.budget import parse_budget
-from invertigo.auditing.overrides import apply_overrides, explain, unknown_keys
+from invertigo.auditing.overrides import apply_overrides, explain, held_under, unknown_keys
 from invertigo.auditing.packaged import packaged_names, read_mapping
 from invertigo.types import (
     ConfigurationError,
@@ -98,6 +98,7 @@ class AdversarySection(_Section):
 
     levels: list[int] | None = Field(None, description="Rungs of the threat ladder to examine; default: see below.")
     clients: int = Field(1, ge=1, description="Clients whose updates are summed before the adversary sees them.")
+    releases: int = Field(1, ge=1, description="How often the adversary sees an update of the same batch and model.")
     knows: list[str] = Field(
         default_factory=list, description="Fields of the batch that are known from rung 2 on, e.g. adjacency of graphs."
     )
@@ -123,6 +124,33 @@ class AttackSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+class DefenseSection(BaseModel):
+    """What the client does against reconstruction: a defense by name, with any of its settings beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What stands beside the name."""
+        return dict(self.model_extra or {})
+
+
+class UtilitySection(_Section):
+    """Federated training in which every update passes the defense, to see what it costs in accuracy."""
+
+    rounds: int = Field(100, ge=1, description="Rounds of training; every client sends one update in each.")
+    clients: int = Field(4, ge=1, description="Clients that hold a part of the training examples each.")
+    dirichlet: float | None = Field(
+        None, gt=0, description="Skew of the classes over the clients (small: each has few classes); null: alike."
+    )
+    batch_size: int = Field(32, ge=1, description="Examples that a client draws for one update.")
+    learning_rate: float = Field(0.1, gt=0, description="Of the server for gradients, of the clients for differences.")
+    examples: int = Field(1000, ge=1, description="Training examples of all clients together, at most.")
+    test: int = Field(500, ge=1, description="Test examples, at most a quarter of what there is.")
+    undefended: bool = Field(True, description="Train without the defense too, for comparison.")
+
+
 class NormaliseSection(_Section):
     """Channel means and deviations that the model's input is normalised with."""
 
@@ -141,12 +169,17 @@ class Scenario(_Section):
     normalise: bool | NormaliseSection = Field(False, description="True: by the public examples' mean and deviation.")
     local: LocalSection = Field(default_factory=LocalSection)
     adversary: AdversarySection = Field(default_factory=lambda: AdversarySection.model_validate({}))
+    defense: str | DefenseSection | None = Field(None, description="A defense from `invertigo list defenses`.")
+    utility: UtilitySection | None = Field(None, description="Measure what the defense costs in accuracy.")
     attacks: Literal["auto"] | list[str | AttackSection] = "auto"
     budget: float | str = "60s"
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     seed: int = Field(0, ge=0)
     decoys: int = Field(100, ge=1)
+    reader_epochs: int = Field(
+        0, ge=0, description="Train a classifier on clean images for so long and let it read what was rebuilt; 0: none."
+    )
     private: bool | None = Field(None, description="False lets a report show the originals; default: unless bundled.")
     compare: list[str | dict[str, Any]] = Field(
         default_factory=list, description="Scenarios shown beside this one: packaged names, files, or changes to it."
@@ -171,6 +204,11 @@ class Scenario(_Section):
         if self.attacks == "auto":
             return None
         return [AttackSection(name=a) if isinstance(a, str) else a for a in self.attacks]
+
+    @property
+    def defended(self) -> DefenseSection | None:
+        """The defense by name and settings; None where the client has none."""
+        return DefenseSection(name=self.defense) if isinstance(self.defense, str) else self.defense
 
     def companions(self) -> list[Scenario]:
         """The scenarios to show beside this one. A mapping holds changes to this one, by dotted or nested key."""
@@ -213,9 +251,6 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         head, _, rest = key.partition(".")
         if rest:
-            merged[head] = _merge(merged.get(head) or {}, {rest: value})
-        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
+            value = {rest: value}
+        merged[head] = _merge(held_under(head, merged.get(head), value), value) if isinstance(value, dict) else value
     return merged

@@ -32,12 +32,27 @@ class Stage:
     objective: float
     seconds: float
     seconds_left: float
+    informed: bool = False
 
 
 AuditProgress = Callable[[Stage], bool | None]
 """Called now and then while an audit runs; returning True stops the running attack with its best so far."""
 Scoring = Callable[[Entry, Observation, Trial], AttackRecord]
 """Turns what an attack rebuilt into a record with scores; it knows the truth, the attacks do not."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attack to be made: by whom, on what."""
+
+    level: ThreatLevel
+    entry: Entry
+    observation: Observation
+
+    @property
+    def informed(self) -> bool:
+        """The adversary knows the client's defense."""
+        return self.observation.knowledge.view is not None
 
 
 @dataclass
@@ -50,6 +65,8 @@ class Session:
     budget: Budget
     seed: int
     progress: AuditProgress | None = None
+    informed: Mapping[ThreatLevel, Observation] = field(default_factory=dict)
+    """The same observations in the hands of an adversary who knows the client's defense, where there is one."""
     quiet_refusals: bool = False
     """Leave out attacks that a rung does not allow, because the user did not ask for them by name."""
     records: list[AttackRecord] = field(default_factory=list)
@@ -57,14 +74,26 @@ class Session:
     interrupted: bool = False
 
     def run(self) -> None:
-        """Exact attacks on every rung first, then the optimisation attacks, from the lowest rung up."""
-        plan = [(level, e) for exact in (True, False) for level in self.observations for e in self._on(level, exact)]
-        for number, (level, entry) in enumerate(plan):
-            reason = self._why_not(level, entry)
+        """Exact attacks on every rung first, then the optimisation attacks, from the lowest rung up.
+
+        Each is run by an adversary who does not know the defense, and then by one who does.
+        """
+        plan = [
+            Run(level, entry, seen)
+            for exact in (True, False)
+            for level in self.observations
+            for entry in self._on(level, exact)
+            for seen in self._adversaries(level)
+        ]
+        for number, run in enumerate(plan):
+            reason = self._why_not(run)
             if reason:
-                self.records.append(_unrun(level, entry, "skipped", reason))
+                self.records.append(_unrun(run, "skipped", reason))
                 continue
-            self._attempt(level, entry, number, plan)
+            self._attempt(run, number, plan)
+
+    def _adversaries(self, level: ThreatLevel) -> list[Observation]:
+        return [self.observations[level], *([self.informed[level]] if level in self.informed else [])]
 
     def prior_only(self, level: ThreatLevel) -> Iterator[tuple[Entry, Reconstruction]]:
         """What each optimisation attack that ran draws from its priors alone, with the matching term off."""
@@ -88,36 +117,33 @@ class Session:
             return chosen
         return [entry for entry in chosen if not self.observations[level].unmet(entry.attack.requires)]
 
-    def _attempt(
-        self, level: ThreatLevel, entry: Entry, number: int, plan: Sequence[tuple[ThreatLevel, Entry]]
-    ) -> None:
-        waiting = sum(not self._why_not(le, e) for le, e in plan[number:])
-        seconds = self.budget.left if entry.attack.exact else self.budget.share(waiting)
-        observation = self.observations[level]
+    def _attempt(self, run: Run, number: int, plan: Sequence[Run]) -> None:
+        waiting = sum(not self._why_not(one) for one in plan[number:])
+        seconds = self.budget.left if run.entry.attack.exact else self.budget.share(waiting)
         try:
-            watch = self._watch(level, entry, number + 1, len(plan))
-            trial = attempt(entry, observation, seed=self.seed, seconds=seconds, progress=watch)
-            record = self.judge(entry, observation, trial)
+            watch = self._watch(run, number + 1, len(plan))
+            trial = attempt(run.entry, run.observation, seed=self.seed, seconds=seconds, progress=watch)
+            record = self.judge(run.entry, run.observation, trial)
         except KeyboardInterrupt:
             self.interrupted = True
-            self.records.append(_unrun(level, entry, "skipped", "interrupted"))
+            self.records.append(_unrun(run, "skipped", "interrupted"))
             return
         if trial.reconstruction is not None:
             self.tensors |= {f"{record.tensors}/{name}": t for name, t in trial.reconstruction.fields.items()}
         self.records.append(record)
 
-    def _why_not(self, level: ThreatLevel, entry: Entry) -> str:
+    def _why_not(self, run: Run) -> str:
         """Why this run is not worth making; empty when it is."""
         if self.interrupted:
             return "the audit was interrupted"
         for record in self.records:
-            if record.level <= level and record.outcomes and set(record.outcomes) == {"exact"}:
+            if record.level <= run.level and record.outcomes and set(record.outcomes) == {"exact"}:
                 return f"{record.attack} already rebuilt everything exactly on rung {record.level}"
-        if not entry.attack.exact and self.budget.share(1) < TOO_LITTLE:
+        if not run.entry.attack.exact and self.budget.share(1) < TOO_LITTLE:
             return "no time was left in the budget"
         return ""
 
-    def _watch(self, level: ThreatLevel, entry: Entry, number: int, count: int) -> Progress | None:
+    def _watch(self, run: Run, number: int, count: int) -> Progress | None:
         if self.progress is None:
             return None
         report = self.progress
@@ -125,8 +151,8 @@ class Session:
         def forward(tick: Tick) -> bool | None:
             return report(
                 Stage(
-                    level=int(level),
-                    attack=entry.name,
+                    level=int(run.level),
+                    attack=run.entry.name,
                     number=number,
                     count=count,
                     done=tick.done,
@@ -134,6 +160,7 @@ class Session:
                     objective=tick.objective,
                     seconds=tick.seconds,
                     seconds_left=tick.seconds_left,
+                    informed=run.informed,
                 )
             )
 
@@ -152,13 +179,14 @@ def _without_matching(attack: Attack) -> Attack | None:
     return replace(attack, **changes)  # type: ignore[type-var]
 
 
-def _unrun(level: ThreatLevel, entry: Entry, status: str, reason: str) -> AttackRecord:
+def _unrun(run: Run, status: str, reason: str) -> AttackRecord:
     return AttackRecord.model_validate(
         {
-            "level": int(level),
-            "attack": entry.name,
-            "paper": entry.attack.paper.key,
-            "exact": entry.attack.exact,
+            "level": int(run.level),
+            "attack": run.entry.name,
+            "paper": run.entry.attack.paper.key,
+            "exact": run.entry.attack.exact,
+            "informed": run.informed,
             "status": status,
             "reason": reason,
         }

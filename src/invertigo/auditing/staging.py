@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invertigo import data, models
-from invertigo.auditing.case import Case, as_batch
+from invertigo.auditing.case import Case, as_batch, prepared
 from invertigo.auditing.graph_cases import check_reads, graph_domain, graph_remarks, known_fields, read_graphs
+from invertigo.auditing.protection import make_defense
 from invertigo.auditing.scenario import Scenario
 from invertigo.auditing.trial import generator_for
+from invertigo.auditing.utility import TrialRun
 from invertigo.data import GraphSet, ImageSet
 from invertigo.domains import Graphs, Images
+from invertigo.evaluation import Reader, train_reader
 from invertigo.federation import train_locally
-from invertigo.types import Batch, ConfigurationError, InvalidValueError, LocalTraining, Task, check_fits
+from invertigo.types import Batch, ConfigurationError, Defense, InvalidValueError, LocalTraining, Task, check_fits
 
 TRAINING = LocalTraining(
     sends="difference", learning_rate=0.05, momentum=0.9, batch_size=32, epochs=1, shares_buffers=True
@@ -25,20 +30,31 @@ TRAINING = LocalTraining(
 """How a model is trained on public data before an audit with `model.trained_epochs`."""
 
 
-def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None) -> Case:
-    """Load the data, draw the private examples, build (and perhaps train) the model.
+READER_EXAMPLES = 2000
+"""Most examples that an independent reader is trained on."""
 
-    `trained` is the state dict that `model.trained_epochs` would lead to, from an earlier staging of the same model.
+
+def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None, defense: Defense | None = None) -> Case:
+    """Load the data, draw the private examples, build (and perhaps train) the model that the defense prepared.
+
+    Args:
+        trained: the state dict that `model.trained_epochs` would lead to, from an earlier staging of the same model.
+        defense: in place of the scenario's.
     """
+    if defense is None and scenario.defended is not None:
+        defense = make_defense(scenario.defended.model_dump(), Images.name)
     images = _load(scenario)
     drawn = _drawn_indices(scenario, images)
     private = drawn[scenario.data.skip :][: _wanted(scenario)]
     rest = _public(scenario, images.others(drawn)) if len(drawn) < len(images) else None
     domain = graph_domain(scenario, rest, images) if isinstance(images, GraphSet) else _domain(scenario, rest or images)
     dtype = getattr(torch, scenario.dtype)
-    public = None if rest is None else as_batch(rest, domain)
+    public = None if rest is None else as_batch(rest, domain).to(scenario.device, dtype)
     truth = as_batch(_part(images, private[: _own(scenario, private)]), domain)
-    task = _task(_model(scenario, images, dtype), domain, images.num_classes)
+    plain = _task(_model(scenario, images, dtype), domain, images.num_classes)
+    task = plain if defense is None else prepared(defense, plain, public, scenario.seed)
+    # Before the model is trained: a defense must be able to learn from the start.
+    trial = _trial(scenario, images.others(drawn), plain, task)
     if trained is None:
         _pretrain(task, scenario, public)
     else:
@@ -48,9 +64,14 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None) ->
         task=task,
         local=scenario.local.build(),
         truth=truth.to(scenario.device, dtype),
-        public=None if public is None else public.to(scenario.device, dtype),
-        lineup=None if public is None else public.to(scenario.device, dtype),
+        public=public,
+        lineup=public,
         others=[b.to(scenario.device, dtype) for b in _other_clients(scenario, images, private, domain)],
+        defense=defense,
+        replaces_task=task is not plain,
+        releases=scenario.adversary.releases,
+        trial=trial,
+        reader=_reader(scenario, images.others(drawn), domain),
         title=scenario.title,
         private=scenario.private if scenario.private is not None else not images.bundled,
         facts=scenario.resolved(),
@@ -63,6 +84,48 @@ def _task(model: nn.Module, domain: Images | Graphs, classes: int) -> Task:
     if isinstance(domain, Graphs):
         return models.graph_task(model, domain, classes)
     return Task(model, F.cross_entropy, domain, classes)
+
+
+def _reader(scenario: Scenario, images: ImageSet | GraphSet, domain: Images | Graphs) -> Reader | None:
+    """A classifier of clean images that are not private and, as far as there are others, not public."""
+    if not scenario.reader_epochs:
+        return None
+    if isinstance(images, GraphSet) or isinstance(domain, Graphs):
+        raise ConfigurationError("reader_epochs trains a classifier of rebuilt images; leave it out for graphs.")
+    order = torch.randperm(len(images), generator=generator_for(scenario.seed, "public")).flip(0)
+    part = as_batch(_part(images, order[:READER_EXAMPLES].tolist()), domain)
+    generator = generator_for(scenario.seed, "reader")
+    return train_reader(part, domain, images.num_classes, epochs=scenario.reader_epochs, generator=generator)
+
+
+def _trial(scenario: Scenario, images: ImageSet | GraphSet, plain: Task, task: Task) -> TrialRun | None:
+    """The training that shows what the defense costs, on examples that are neither private nor, if possible, public."""
+    section = scenario.utility
+    if section is None:
+        return None
+    order = torch.randperm(len(images), generator=generator_for(scenario.seed, "public")).flip(0)
+    tested = min(section.test, len(order) // 4)
+    parts = order[:tested], order[tested : tested + section.examples]
+    if min(map(len, parts)) < 1:
+        raise InvalidValueError(
+            f"'{images.name}' has {len(images)} examples beside the private ones, too few to train and to test on. "
+            "Leave `utility` out, or choose a larger set."
+        )
+    dtype = getattr(torch, scenario.dtype)
+    test, train = (as_batch(_part(images, part.tolist()), plain.domain).to(scenario.device, dtype) for part in parts)  # type: ignore[arg-type]
+    start = copy.deepcopy(plain.model)
+    return TrialRun(
+        plain=replace(plain, model=start),
+        task=replace(plain, model=start) if task is plain else replace(task, model=copy.deepcopy(task.model)),
+        data=train,
+        test=test,
+        local=replace(scenario.local.build(), learning_rate=section.learning_rate),
+        rounds=section.rounds,
+        clients=section.clients,
+        batch_size=section.batch_size,
+        dirichlet=section.dirichlet,
+        undefended=section.undefended,
+    )
 
 
 def _load(scenario: Scenario) -> ImageSet | GraphSet:

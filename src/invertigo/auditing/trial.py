@@ -14,6 +14,7 @@ from torch import Tensor
 from invertigo.auditing.portfolio import Entry
 from invertigo.federation.functional import functional_update, simulating
 from invertigo.types import (
+    AdversaryView,
     InvertigoError,
     Observation,
     Progress,
@@ -104,11 +105,24 @@ def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -
         len(held[domain.inputs]),
         transformable=False,
     )
+    view = observation.knowledge.view or AdversaryView("nothing of a defense")
+    if view.transform is not None:
+        held = {**held, **view.transform(held)}
     with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
         simulated = simulate(held).update
-    pairs = [(simulated[name].detach().double(), g.double()) for name, g in observation.update.tensors.items()]
-    miss = sum((s - g).square().sum().item() for s, g in pairs)
-    size = sum(g.square().sum().item() for _, g in pairs)
+    return _distance(observation, simulated, view)
+
+
+def _distance(observation: Observation, simulated: Mapping[str, Tensor], view: AdversaryView) -> float | None:
+    """Relative distance from the observed update of what the client would have sent, at the entries that tell."""
+    if view.surrogate is not None:
+        sent = view.surrogate({name: tensor.detach()[None] for name, tensor in simulated.items()})
+        simulated = {name: tensor[0] for name, tensor in sent.items()}
+    miss = size = 0.0
+    for name, observed in observation.update.tensors.items():
+        seen = (view.visible or {}).get(name, torch.ones_like(observed)).double()
+        miss += ((simulated[name].detach().double() - observed.double()) * seen).square().sum().item()
+        size += (observed.double() * seen).square().sum().item()
     return (miss / size) ** 0.5 if size else None
 
 

@@ -100,13 +100,14 @@ def reasons_to_doubt(
 def _leaks(
     lowest: LevelRecord, levels: Sequence[LevelRecord], attacks: Sequence[AttackRecord], c: Circumstances
 ) -> VerdictRecord:
-    best = next(a for a in attacks if (a.attack, a.level) == (lowest.strongest, lowest.strongest_level) and a.recovered)
+    speaker = (lowest.strongest, lowest.strongest_level, lowest.strongest_informed)
+    best = next(a for a in attacks if (a.attack, a.level, a.informed) == speaker and a.recovered)
     exact = best.outcomes.count("exact")
     how = "exactly" if exact == best.recovered else "recognisably"
     if 0 < exact < best.recovered:
         how = f"recognisably, {exact} of them exactly"
     headline = f"{WHO[lowest.level]} rebuilt {c.count(best.recovered)} {how}."
-    detail = [f"The strongest attack was {best.attack}."]
+    detail = [f"The strongest attack was {best.attack}{' by an adversary who knows the defense' * best.informed}."]
     if best.ranks:
         detail.append(f"An observer would pick out {best.identified} of {len(best.ranks)} among {best.decoys} others.")
     below = [level.level for level in levels if level.examined and level.level < lowest.level]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -93,6 +94,11 @@ def study(
             retry_failed=retry_failed,
             watcher=watcher,
         )
+    finish(found, where, quiet=quiet)
+
+
+def finish(found: Summary, where: str, *, quiet: bool) -> None:
+    """Write what can be concluded, and say how the run ended. Raises: Exit with the code of the ending."""
     if not found.interrupted:
         _conclude(where, quiet)
     _tell(found, where)
@@ -138,6 +144,7 @@ def describe(study: Study, preset: str | None, cost: Cost) -> str:
 def _tell(found: Summary, where: str) -> None:
     ended = f"{found.done + found.reused} of {found.total} cells are done"
     if found.interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop but this process, which is ending
         typer.echo(f"invertigo: interrupted; {ended}, whole, in {where}. To resume: {_same_command()}", err=True)
         raise typer.Exit(INTERRUPTED)
     if found.failed:

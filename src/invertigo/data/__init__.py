@@ -1,6 +1,6 @@
 """Labelled images and graphs: bundled sets, public sets in their published formats, folders and files of one's own."""
 
-from invertigo.data import cifar, citeseer, digits, drugs, faces, idx, medmnist, photos, smiles, social
+from invertigo.data import cifar, citeseer, digits, drugs, faces, idx, medmnist, microscopy, photos, smiles, social
 from invertigo.data.dataset import from_dataset
 from invertigo.data.folder import load_image_folder
 from invertigo.data.graph_set import GraphSet
@@ -27,6 +27,7 @@ __all__ = [
     "load_image_folder",
     "load_smiles",
     "medmnist",
+    "microscopy",
     "photos",
     "registry",
     "smiles",

@@ -123,6 +123,18 @@ class Images:
         std, mean = self._normalisation(pixels)
         return (pixels - mean) / std
 
+    def to_unit(
+        self, x: Float[Tensor, "*batch channel height width"]
+    ) -> Float[Tensor, "*batch channel height width"]:
+        """From what the model reads to pixels brought to [0, 1] (not clamped)."""
+        return (self.to_pixels(x) - self.low) / (self.high - self.low)
+
+    def from_unit(
+        self, pixels: Float[Tensor, "*batch channel height width"]
+    ) -> Float[Tensor, "*batch channel height width"]:
+        """From pixels in [0, 1] to what the model reads."""
+        return self.from_pixels(self.low + (self.high - self.low) * pixels)
+
     def score(self, truth: Batch, reconstruction: Mapping[str, Tensor]) -> Scores:
         """PSNR, SSIM, MSE and perceptual distance of each true image, against the rebuilt one matched to it.
 
@@ -191,8 +203,7 @@ class Images:
                 f"The {what} holds {found}, but this domain compares '{self.inputs}' of shape (batch, "
                 f"{', '.join(map(str, self.shape))}). Give Images(shape=...) the shape that the model reads."
             )
-        pixels = self.to_pixels(images.detach().to("cpu", torch.float64))
-        return ((pixels - self.low) / (self.high - self.low)).nan_to_num(nan=0.5).clamp(0, 1)
+        return self.to_unit(images.detach().to("cpu", torch.float64)).nan_to_num(nan=0.5).clamp(0, 1)
 
     def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
         ones = (1.0,) * self.shape[0]

@@ -5,11 +5,13 @@ from invertigo.evaluation.evaluate import Evaluation, evaluate
 from invertigo.evaluation.intervals import bootstrap, paired_difference, proportion
 from invertigo.evaluation.label_accuracy import count_accuracy, label_accuracy
 from invertigo.evaluation.outcomes import Criteria, outcomes
+from invertigo.evaluation.reader import Reader, train_reader
 
 __all__ = [
     "Criteria",
     "Evaluation",
     "Identifiability",
+    "Reader",
     "bootstrap",
     "count_accuracy",
     "evaluate",
@@ -18,4 +20,5 @@ __all__ = [
     "outcomes",
     "paired_difference",
     "proportion",
+    "train_reader",
 ]

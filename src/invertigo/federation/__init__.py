@@ -2,22 +2,31 @@
 
 from invertigo.federation.aggregate import aggregate
 from invertigo.federation.client import train_locally
+from invertigo.federation.defended import per_example_gradients
 from invertigo.federation.functional import Simulation, batchnorm_statistics, functional_update, simulating
 from invertigo.federation.modes import mode_matters, native_level, sensitive_layers
-from invertigo.federation.observe import observe
+from invertigo.federation.observe import Round, observe, observe_round
+from invertigo.federation.partition import partition
 from invertigo.federation.statistics import statistics_from_buffers
+from invertigo.federation.training import TrainingRun, simulate_training
 from invertigo.federation.watch import Tape, watch
 
 __all__ = [
+    "Round",
     "Simulation",
     "Tape",
+    "TrainingRun",
     "aggregate",
     "batchnorm_statistics",
     "functional_update",
     "mode_matters",
     "native_level",
     "observe",
+    "observe_round",
+    "partition",
+    "per_example_gradients",
     "sensitive_layers",
+    "simulate_training",
     "simulating",
     "statistics_from_buffers",
     "train_locally",

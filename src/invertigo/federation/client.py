@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from invertigo.federation.defended import DefendedRound
 from invertigo.federation.functional import batchnorm_statistics
 from invertigo.types import (
     Batch,
+    Defense,
+    DefenseTrace,
     InvalidValueError,
     LocalTraining,
     MismatchError,
@@ -28,15 +31,24 @@ class Trained:
     """What local training produced: the message, and what the BatchNorm layers saw in the first step.
 
     `statistics[module]` is the (mean, biased variance) at the input of that BatchNorm module. They are not sent;
-    `observe` hands them to adversaries who are assumed to know them.
+    `observe` hands them to adversaries who are assumed to know them. `trace` tells what the defense did, and stays here
+    too: it compares the release with the raw update, which no adversary has.
     """
 
     update: Update
     statistics: Mapping[str, tuple[Tensor, Tensor]]
+    trace: DefenseTrace | None = None
 
 
 def train_locally(
-    task: Task, batch: Batch, local: LocalTraining, *, generator: torch.Generator | None = None
+    task: Task,
+    batch: Batch,
+    local: LocalTraining,
+    *,
+    generator: torch.Generator | None = None,
+    defense: Defense | None = None,
+    secret: torch.Generator | None = None,
+    number: int = 0,
 ) -> Update:
     r"""The client's message: $\nabla_\theta L(\theta; x, y)$, or $\theta_T - \theta_0$ after local SGD steps.
 
@@ -46,15 +58,28 @@ def train_locally(
     Args:
         batch: the private examples, as the model reads them; they follow the model's device and floating dtype.
         generator: seeds dropout; without it, dropout draws what the global generator would draw next.
+        defense: what the client does to its batch, its gradients and its update. The task must be the one that
+            `defense.prepare` returned.
+        secret: of the defense's randomness; without it, the operating system seeds a generator of its own.
+        number: of this round, which defenses with a schedule ask for.
 
     Raises: InvalidValueError when the loss is not finite or a label is outside the classes; MismatchError when the
         model cannot read the batch.
     """
-    return train(task, batch, local, generator=generator).update
+    return train(task, batch, local, generator=generator, defense=defense, secret=secret, number=number).update
 
 
-def train(task: Task, batch: Batch, local: LocalTraining, *, generator: torch.Generator | None = None) -> Trained:
-    """`train_locally`, with the batch statistics of the first step beside the message."""
+def train(
+    task: Task,
+    batch: Batch,
+    local: LocalTraining,
+    *,
+    generator: torch.Generator | None = None,
+    defense: Defense | None = None,
+    secret: torch.Generator | None = None,
+    number: int = 0,
+) -> Trained:
+    """`train_locally`, with the batch statistics of the first step and the defense's trace beside the message."""
     before = trainable(task.model)
     if not before:
         raise InvalidValueError(
@@ -64,29 +89,59 @@ def train(task: Task, batch: Batch, local: LocalTraining, *, generator: torch.Ge
     _check_labels(batch, task, task.num_classes)
     model = _copy(task.model)
     model.train(local.mode == "train")
+    shield = None if defense is None else DefendedRound(defense, task, model, local, secret, number)
     with _random_state_restored(before, generator), batchnorm_statistics(model) as seen, torch.enable_grad():
         if local.sends == "gradient":
-            _backward(task, model, batch)
+            _take_gradient(task, model, batch, shield, 0)
             statistics, tensors = _detached(seen), _gradients(model)
         else:
-            statistics = _descend(task, model, batch, local, seen)
+            statistics = _descend(task, model, batch, local, seen, shield)
             tensors = {name: after - before[name] for name, after in trainable(model).items()}
+        tensors, trace = (tensors, None) if shield is None else shield.update(tensors)
     buffers = buffers_of(model) if local.shares_buffers else None
-    return Trained(Update(tensors, local.sends, buffers or None), statistics)
+    return Trained(Update(tensors, local.sends, buffers or None), statistics, trace)
 
 
 def _descend(
-    task: Task, model: nn.Module, batch: Batch, local: LocalTraining, seen: Mapping[str, tuple[Tensor, Tensor]]
+    task: Task,
+    model: nn.Module,
+    batch: Batch,
+    local: LocalTraining,
+    seen: Mapping[str, tuple[Tensor, Tensor]],
+    shield: DefendedRound | None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=local.learning_rate, momentum=local.momentum)
     first: dict[str, tuple[Tensor, Tensor]] = {}
     for number, part in enumerate(local.steps(len(batch))):
         optimizer.zero_grad()
-        _backward(task, model, batch.select(part))
+        _take_gradient(task, model, batch.select(part), shield, number)
         first = _detached(seen) if number == 0 else first
         optimizer.step()
     return first
+
+
+def _take_gradient(task: Task, model: nn.Module, batch: Batch, shield: DefendedRound | None, number: int) -> None:
+    """Leave the gradient that this step goes along in the model's parameters."""
+    if shield is None:
+        _backward(task, model, batch)
+        return
+    used = shield.batch(batch, number)
+    honest = _aside(task, model, batch) if used is not batch else None
+    _backward(task, model, used)
+    raw = _gradients(model)
+    released = shield.gradient(raw, honest or raw, used, number)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.grad = released[name].detach().clone()
+
+
+def _aside(task: Task, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The gradient of another batch at the same parameters, leaving the model and the random state alone."""
+    copied = _copy(model)
+    with torch.random.fork_rng(_cuda_devices(model.parameters())):
+        _backward(task, copied, batch)
+    return _gradients(copied)
 
 
 def _backward(task: Task, model: nn.Module, batch: Batch) -> None:
@@ -169,10 +224,14 @@ def _follow(batch: Batch, parameter: Tensor) -> Batch:
     return batch.to(parameter.device, parameter.dtype if parameter.is_floating_point() else None)
 
 
+def _cuda_devices(tensors: Iterable[Tensor]) -> list[int]:
+    return sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
+
+
 @contextmanager
 def _random_state_restored(parameters: Mapping[str, Tensor], generator: torch.Generator | None) -> Iterator[None]:
     """Fork the generators that dropout draws from; seed them from `generator` when there is one."""
-    devices = sorted({p.device.index or 0 for p in parameters.values() if p.device.type == "cuda"})
+    devices = _cuda_devices(parameters.values())
     with torch.random.fork_rng(devices):
         if generator is not None:
             drawn = int(torch.randint(2**62, (), generator=generator, device=generator.device))

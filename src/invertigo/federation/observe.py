@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -12,6 +13,8 @@ from invertigo.federation.client import train
 from invertigo.federation.modes import native_level
 from invertigo.types import (
     Batch,
+    Defense,
+    DefenseTrace,
     InvalidValueError,
     Knowledge,
     LocalTraining,
@@ -21,6 +24,17 @@ from invertigo.types import (
     buffers_of,
     trainable,
 )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What an adversary holds after a round (or several on the same batch), and what the defense did in each release.
+
+    The traces compare with the raw update, which no adversary has: they belong beside the truth.
+    """
+
+    observation: Observation
+    traces: tuple[DefenseTrace, ...] = ()
 
 
 def observe(
@@ -33,6 +47,9 @@ def observe(
     public: Batch | None = None,
     clients: int = 1,
     others: Sequence[Batch] | None = None,
+    defense: Defense | None = None,
+    secret: torch.Generator | None = None,
+    releases: int = 1,
     known: Sequence[str] = (),
 ) -> Observation:
     """One round as an adversary on rung `level` sees it; a rung includes what the rungs below it know.
@@ -53,34 +70,61 @@ def observe(
         batch: the audited client's private examples.
         others: the other clients' private batches (rung 0); `clients`, when given, must be one more than these.
         public: public examples of the same kind (rung 4).
+        defense: what every client does; `task` must be the one that its `prepare` returned.
+        secret: of the defense's randomness; without it, the operating system seeds one.
+        releases: how often the client sends an update for this batch and this model (`Observation.releases`).
         known: further fields of the batch that an adversary knows from rung 2 on, e.g. the `adjacency` of graphs.
 
     Raises: InvalidValueError when the rung cannot be observed with what was given.
     """
+    return observe_round(
+        task, batch, local, level=level, generator=generator, public=public, clients=clients, others=others,
+        defense=defense, secret=secret, releases=releases, known=known,
+    ).observation  # fmt: skip
+
+
+def observe_round(
+    task: Task,
+    batch: Batch,
+    local: LocalTraining,
+    *,
+    level: ThreatLevel | int,
+    generator: torch.Generator | None = None,
+    public: Batch | None = None,
+    clients: int = 1,
+    others: Sequence[Batch] | None = None,
+    defense: Defense | None = None,
+    secret: torch.Generator | None = None,
+    releases: int = 1,
+    known: Sequence[str] = (),
+) -> Round:
+    """`observe`, with what the defense did in each release of the audited client beside it."""
     level = ThreatLevel(level)
     _check(task, local, level, public, clients, others)
+    if releases < 1:
+        raise InvalidValueError(f"releases={releases}; a client sends its update at least once.")
     parameters, buffers = trainable(task.model), buffers_of(task.model)
-    if level is ThreatLevel.AGGREGATE:
-        crowd = [batch, *(others or ())]
-        update = aggregate(
-            [train(task, one, local, generator=generator).update for one in crowd], [len(one) for one in crowd]
-        )
-        total = Knowledge(level=level, num_examples=sum(map(len, crowd)))
-        return Observation(task, parameters, buffers, update, _as_one(local, len(crowd)), total)
     if level >= ThreatLevel.INFERENCE_MODE and native_level(task, local) < ThreatLevel.INFERENCE_MODE:
         local = dataclasses.replace(local, mode="eval")
-    trained = train(task, batch, local, generator=generator)
+    crowd = [batch, *(others or ())] if level is ThreatLevel.AGGREGATE else [batch]
+    rounds = [
+        [train(task, one, local, generator=generator, defense=defense, secret=secret, number=n) for one in crowd]
+        for n in range(releases)
+    ]
+    sizes = [len(one) for one in crowd]
+    updates = [aggregate([t.update for t in r], sizes) if len(r) > 1 else r[0].update for r in rounds]
     informed = level >= ThreatLevel.STATISTICS
-    sizes = getattr(task.domain, "sizes", ())
     knowledge = Knowledge(
         level=level,
-        num_examples=len(batch),
+        num_examples=sum(sizes),
         labels=batch.fields.get(task.domain.target) if informed else None,
-        batch_statistics=(trained.statistics or None) if informed else None,
+        batch_statistics=(rounds[0][0].statistics or None) if informed else None,
         public=public if level >= ThreatLevel.AUXILIARY else None,
-        fields={name: batch[name] for name in (*sizes, *known)} if informed else {},
+        fields={name: batch[name] for name in (*getattr(task.domain, "sizes", ()), *known)} if informed else {},
     )
-    return Observation(task, parameters, buffers, trained.update, local, knowledge)
+    repeated = tuple(updates) if releases > 1 else ()
+    seen = Observation(task, parameters, buffers, updates[0], _as_one(local, len(crowd)), knowledge, repeated)
+    return Round(seen, tuple(r[0].trace for r in rounds if r[0].trace is not None))
 
 
 def _as_one(local: LocalTraining, clients: int) -> LocalTraining:

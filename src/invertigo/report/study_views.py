@@ -12,12 +12,14 @@ from typing import Any
 from invertigo.auditing.record import MetricRecord
 from invertigo.report.charts import SERIES, Forest, Heat, Panel, forest, heat, lines, scatter
 from invertigo.report.files import RESULT, load
+from invertigo.report.frontier import FrontierView, frontier_view
 from invertigo.report.numbers import number
 from invertigo.report.pictures import Exposed, exposed
 from invertigo.report.tables import leaked_order, strongest
 from invertigo.report.views import OUTCOMES, shows_originals
 from invertigo.studies.claims import ClaimRecord
 from invertigo.studies.conclusion import Conclusion
+from invertigo.studies.frontier import frontier_of
 from invertigo.studies.slices import axes_of, label, plain, reading
 from invertigo.studies.store import CellResult
 from invertigo.studies.table import Table, build_table
@@ -89,6 +91,7 @@ class StudyView:
     claims: tuple[Judged, ...]
     figures: tuple[Figure, ...]
     utility: Panel | None
+    frontier: FrontierView | None
     samples: tuple[Sample, ...]
     more_points: int
     cells: tuple[CellView, ...]
@@ -124,6 +127,7 @@ def study_view(
         claims=tuple(Judged(claim, _SIGNS[claim.status], forest(claim)) for claim in found.claims),
         figures=tuple(_figures(results, metric)) if metric else (),
         utility=_privacy_utility(results, metric, utility or {}) if metric else None,
+        frontier=frontier_view(frontier_of(results)),
         samples=tuple(samples),
         more_points=more,
         cells=tuple(_cell(result, metric, folders[result.key]) for result in results),

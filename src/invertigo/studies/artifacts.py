@@ -26,7 +26,19 @@ def victim_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
         data = {name: value for name, value in data.items() if name not in _OF_ONE_BATCH}
         clients = None
     same = {name: config[name] for name in ("model", "normalise", "dtype", "device", "seed")}
-    return {"artifact": "victim", "data": data, "clients": clients, **same}
+    prepared = {"defense": config["defense"]} if _prepares(config.get("defense")) else {}
+    return {"artifact": "victim", "data": data, "clients": clients, **same, **prepared}
+
+
+def _prepares(defense: str | Mapping[str, Any] | None) -> bool:
+    """The defense changes the model before it is trained, so that its cells need a victim of their own."""
+    if defense is None:
+        return False
+    from invertigo import defenses
+    from invertigo.types import Defense
+
+    name = defense if isinstance(defense, str) else defense["name"]
+    return defenses.registry[name].prepare is not Defense.prepare
 
 
 def train_victim(config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from invertigo.auditing.overrides import NAMED
 from invertigo.auditing.scenario import Scenario
 from invertigo.studies.dotted import check_key
 from invertigo.types import ConfigurationError
@@ -50,6 +51,8 @@ def _point(axis: str, item: Any) -> Point:
     if isinstance(item, Mapping) and "set" in item:
         return _labelled(axis, item)
     check_key(Scenario, axis, "axes.")
+    if axis in NAMED and item is None:
+        return Point("none", {axis: None})
     if axis == "attacks" and item != "auto" and not isinstance(item, list):
         item = [item]
     return Point(_label(item), {axis: item})

@@ -8,6 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from invertigo.auditing.overrides import held_under
 from invertigo.types import ConfigurationError, did_you_mean
 
 
@@ -22,10 +23,7 @@ def laid_over(mapping: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
         if rest:
             value = {rest: value}
         below = result.get(head)
-        if isinstance(value, Mapping):
-            result[head] = laid_over(below if isinstance(below, Mapping) else {}, value)
-        else:
-            result[head] = value
+        result[head] = laid_over(held_under(head, below, value), value) if isinstance(value, Mapping) else value
     return result
 
 

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -119,7 +120,8 @@ class Processes:
         self.running.clear()
 
     def _start(self, job: Job, place: int, attempt: int) -> None:
-        future = self.pools[place].submit(work, self.url, job, self.resources.cpus)
+        with _deaf():
+            future = self.pools[place].submit(work, self.url, job, self.resources.cpus)
         self.running[future] = (job, place, attempt)
 
 
@@ -133,6 +135,8 @@ class Ray:
     running: dict[Any, Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # A worker's current folder is not this one.
+        self.url = self.url if "://" in self.url else os.path.abspath(self.url)
         self._ray = require("ray", "cluster")
         self._ours = not self._ray.is_initialized()
         if self._ours:
@@ -188,6 +192,19 @@ def executor_for(url: str, resources: Resources, *, jobs: int = 1, ray: str | bo
 def _pool() -> ProcessPoolExecutor:
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, as PyTorch has, may hang
     return ProcessPoolExecutor(1, mp_context=spawn, initializer=_settle)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process started in here never hears Ctrl-C, not even while it imports; this one hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _settle() -> None:

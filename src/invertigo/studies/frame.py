@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from invertigo.auditing.record import AttackRecord, AuditRecord
 from invertigo.studies.slices import plain
-from invertigo.studies.values import AGGREGATES, COUNTS, Value, best_guess, read_attack, strongest
+from invertigo.studies.values import AGGREGATES, CLIENT, COUNTS, Value, best_guess, read, read_attack, strongest
 from invertigo.types.errors import InvalidValueError
 from invertigo.types.extras import require
 
@@ -101,6 +101,7 @@ def _attack_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
             yield base | {"status": "failed" if result.failure else "missing"}
             continue
         base |= {"status": "done", "verdict": record.verdict.status, "examples": record.num_examples}
+        base |= {name: read(record, Value(name)).number for name in CLIENT} if record.defense or record.utility else {}
         speaker, guesses = strongest(record), _guesses(record)
         for attack in record.attacks:
             yield base | _attack_row(record, attack) | {"strongest": attack is speaker} | guesses
@@ -114,6 +115,7 @@ def _attack_row(record: AuditRecord, attack: AttackRecord) -> dict[str, Scalar]:
         "attack.level": attack.level,
         "attack.status": attack.status,
         "attack.exact": attack.exact,
+        "attack.informed": attack.informed,
         "attack.labels": attack.labels,
         "attack.reason": attack.reason,
     }
@@ -137,6 +139,7 @@ def _example_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
     for result in results:
         for attack in result.record.ran if result.record else ():
             base = _identity(result) | {"attack.name": attack.attack, "attack.level": attack.level}
+            base |= {"attack.informed": attack.informed}
             for i in range(max(map(len, attack.scores.values()), default=0)):
                 row = base | {"example": i + 1}
                 row |= {name: values[i] for name, values in attack.scores.items()}
@@ -154,6 +157,7 @@ def _timing_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
             yield base | {
                 "attack.name": attack.attack,
                 "attack.level": attack.level,
+                "attack.informed": attack.informed,
                 "attack.seconds": attack.seconds,
                 "attack.stopped": attack.stopped,
             }
@@ -184,7 +188,7 @@ def _order(row: Mapping[str, Scalar]) -> tuple[tuple[int, float, str], ...]:
     return tuple(_rank(row.get(name)) for name in [*axes, *_PRECEDENCE])
 
 
-_PRECEDENCE = ["seed", "block", "cell", "attack.level", "attack.name", "example"]
+_PRECEDENCE = ["seed", "block", "cell", "attack.level", "attack.name", "attack.informed", "example"]
 
 
 def _rank(value: Scalar) -> tuple[int, float, str]:

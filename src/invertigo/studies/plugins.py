@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-from invertigo import attacks, data, models
+from invertigo import attacks, data, defenses, models
 from invertigo.data.locate import places
 from invertigo.models.building import check_options
 from invertigo.studies.identity import canonical, digest
@@ -33,7 +33,8 @@ class Plugins:
         try:
             self._once("model", config["model"], _check_model)
             self._once("data", config["data"]["name"], _check_data)
-            return {**config, "attacks": self._once("attacks", config["attacks"], _explicit)}
+            defense = self._once("defense", config["defense"], _defense)
+            return {**config, "attacks": self._once("attacks", config["attacks"], _explicit), "defense": defense}
         except InvertigoError as error:
             raise type(error)(f"{error} (at {where})" if where else str(error)) from error
 
@@ -43,6 +44,7 @@ class Plugins:
         found |= self._once("version of attacks", config["attacks"], _attack_versions)
         found |= self._once("version of model", config["model"], _model_versions)
         found |= self._once("version of data", config["data"]["name"], _data_versions)
+        found |= self._once("version of defense", config["defense"], _defense_versions)
         return found
 
     def _once(self, what: str, value: Any, read: Any) -> Any:
@@ -80,6 +82,15 @@ def _pinned(wanted: dict[str, Any]) -> dict[str, Any]:
     return {"name": wanted["name"], **settings}
 
 
+def _defense(wanted: Any) -> dict[str, Any] | None:
+    """A defense as a mapping, after its settings were tried."""
+    if wanted is None:
+        return None
+    section = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
+    defenses.make(section["name"], **{name: value for name, value in section.items() if name != "name"})
+    return section
+
+
 def _check_model(section: Mapping[str, Any]) -> None:
     if section["weights"] and not Path(section["weights"]).is_file():
         raise ConfigurationError(f"There is no weights file {section['weights']}; check model.weights.")
@@ -104,6 +115,13 @@ def _folders(name: str) -> list[Path]:
 
 def _attack_versions(wanted: list[dict[str, Any]]) -> dict[str, str]:
     return _of_modules({f"attack {one['name']}": attacks.registry[one["name"]].__module__ for one in wanted})
+
+
+def _defense_versions(wanted: Any) -> dict[str, str]:
+    if wanted is None:
+        return {}
+    name = wanted if isinstance(wanted, str) else wanted["name"]
+    return _of_modules({f"defense {name}": defenses.registry[name].__module__})
 
 
 def _model_versions(section: Mapping[str, Any]) -> dict[str, str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,9 +82,23 @@ def run_study(
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        where.close()
-        store.place.sweep({spec.key for spec in todo} if interrupted else set())
+        with _undisturbed():
+            where.close()
+            store.place.sweep({spec.key for spec in todo} if interrupted else set())
     return _summary(tally, course.failures, old, interrupted)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C is ignored for as long as it takes to stop the workers; impatient people press it twice."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted, and only it may say what happens then
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def write_study(store: Store, study: Study, preset: str | None) -> None:

@@ -13,8 +13,11 @@ from invertigo.types.errors import ConfigurationError, did_you_mean
 if TYPE_CHECKING:
     from invertigo.studies.store import CellResult
 
-RECORDED = ("attack", "level")
-"""Axes that every audit has inside: which attack, on which rung. An axis of the study with that name goes first."""
+RECORDED = ("attack", "level", "informed")
+"""Axes that every audit has inside: which attack, on which rung, by an adversary who knows the defense or not.
+
+An axis of the study with that name goes first.
+"""
 
 
 def label(value: Any) -> str:
@@ -48,10 +51,12 @@ def matches(coordinate: Any, wanted: Any) -> bool:
 
 def axes_of(results: Iterable[CellResult]) -> dict[str, list[Any]]:
     """Every axis with its values, both in the order of the study."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[Any, Any]] = {}
     for result in results:
         for axis, value in result.coordinates.items():
-            found.setdefault(axis, {}).setdefault(plain(value), value)
+            # The type keeps 1, 1.0 and yes apart; text is only made of what cannot be hashed.
+            key = plain(value) if isinstance(value, (Mapping, list, tuple)) else (type(value), value)
+            found.setdefault(axis, {}).setdefault(key, value)
     return {axis: list(values.values()) for axis, values in found.items()}
 
 
@@ -66,7 +71,7 @@ def check_axes(names: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def select(results: Sequence[CellResult], where: Mapping[str, Any]) -> list[CellResult]:
-    """The cells whose coordinates are as in `where`; what an audit records inside (attack, level) does not count."""
+    """The cells whose coordinates are as in `where`; what an audit records inside (`RECORDED`) does not count."""
     return [result for result in results if all(_has(result, axis, wanted) for axis, wanted in where.items())]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,12 +90,22 @@ class Store:
 
     def results(self, specs: Sequence[CellSpec]) -> list[CellResult]:
         """The cells of `specs` in their order; one that is missing or damaged has neither record nor failure."""
-        found, states = [], self.scan(spec.key for spec in specs)
-        for spec in specs:
-            stored = self.load(spec.key) if states[spec.key] in ("done", "failed") else None
-            record, failure = (stored.record, stored.failure) if stored else (None, None)
-            found.append(CellResult(spec.coordinates, spec.seed, record, failure, spec.key, spec.block))
-        return found
+        present = self.place.names("cells")
+        return [self._result(spec) if spec.key in present else _nothing(spec) for spec in specs]
+
+    def _result(self, spec: CellSpec) -> CellResult:
+        """One cell, each of its files read once."""
+        marker = self.place.read(f"cells/{spec.key}/{MARKER}")
+        hashes = {} if marker is None else _hashes(marker, spec.key)
+        files = {name: self._checked(spec.key, name, hashes) for name in hashes}
+        if any(content is None for content in files.values()):
+            return _nothing(spec)
+        result, failure = files.get(RESULT), files.get(FAILURE)
+        return replace(
+            _nothing(spec),
+            record=None if result is None else _record(result, spec.key),
+            failure=None if failure is None or result is not None else json.loads(failure)["traceback"],
+        )
 
     def keep(self, spec: CellSpec, files: Mapping[str, bytes]) -> None:
         """Put a cell in its place, whole; `files` hold its result or its failure. Raises: OutputError."""
@@ -136,6 +146,10 @@ class Store:
     def _checked(self, key: str, name: str, hashes: Mapping[str, str]) -> bytes | None:
         content = self.place.read(f"cells/{key}/{name}") if name in hashes else None
         return content if content is not None and digest(content) == hashes[name] else None
+
+
+def _nothing(spec: CellSpec) -> CellResult:
+    return CellResult(spec.coordinates, spec.seed, None, None, spec.key, spec.block)
 
 
 def _hashes(marker: bytes, key: str) -> dict[str, str]:

@@ -23,7 +23,15 @@ COUNTS: Mapping[str, str] = {
     "over_guess": "headline score above the best guess that reads nothing",
     "residual": "relative distance of the rebuilt examples' update from the observed one",
 }
-"""Values that are no score, with what they mean."""
+"""Values of an attack that are no score, with what they mean."""
+
+CLIENT: Mapping[str, str] = {
+    "utility": "accuracy of a model that was trained on the released updates",
+    "undefended.share": "share of the releases that are the raw update",
+    "defense.cosine": "cosine of the release to the raw update",
+    "defense.bytes": "bytes of one release",
+}
+"""Values of the client, whatever the attack."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +59,25 @@ class Reading:
 
 def parse_value(text: str) -> Value:
     """`metric.aggregate`, a bare metric (its mean), or one of COUNTS. Raises: ConfigurationError."""
-    if text in COUNTS:
+    if text in COUNTS or text in CLIENT:
         return Value(text)
     name, _, aggregate = text.partition(".")
-    near = did_you_mean(text, [*COUNTS, *(f"{name}.{a}" for a in AGGREGATES)])
     if not name.isidentifier() or (aggregate and aggregate not in AGGREGATES):
+        near = did_you_mean(text, [*COUNTS, *CLIENT, *(f"{name}.{a}" for a in AGGREGATES)])
         raise ConfigurationError(
             f"'{text}' is no value of a cell.{near} Write metric.aggregate with {', '.join(AGGREGATES)}, "
-            f"or one of {', '.join(COUNTS)}."
+            f"or one of {', '.join([*COUNTS, *CLIENT])}."
         )
     return Value(name, aggregate or "mean")
 
 
-def strongest(record: AuditRecord, *, attack: Any = None, level: Any = None) -> AttackRecord | None:
+def strongest(
+    record: AuditRecord, *, attack: Any = None, level: Any = None, informed: Any = None
+) -> AttackRecord | None:
     """The attack that rebuilt most among those called `attack` on rung `level` (None: any).
 
+    `informed` is False for the adversary who does not know the defense, True for the one who does (where there is no
+    defense, or nothing to know of it, the two are one), and None for the stronger of both.
     Most examples recovered, then most identified, then the most exposed example; the lower rung wins a tie.
     """
     headline = record.metrics[0]
@@ -75,16 +87,22 @@ def strongest(record: AuditRecord, *, attack: Any = None, level: Any = None) -> 
         most = max(sign * s for s in one.scores[headline.name])
         return float(one.recovered), float(one.identified), float(most), -float(one.level)
 
-    scored = [one for one in record.ran if one.scores.get(headline.name) and _asked(one, attack, level)]
+    asked = [one for one in record.ran if _asked(record, one, attack, level, informed)]
+    scored = [one for one in asked if one.scores.get(headline.name)]
     return max(scored, key=strength, default=None)
 
 
-def read(record: AuditRecord, value: Value, *, attack: Any = None, level: Any = None) -> Reading:
-    """`value` of the strongest attack in question. Raises: ConfigurationError for a metric nobody reports."""
+def read(record: AuditRecord, value: Value, *, attack: Any = None, level: Any = None, informed: Any = None) -> Reading:
+    """`value` of the strongest attack in question, or of the client; arguments as in `strongest`.
+
+    Raises: ConfigurationError for a metric nobody reports.
+    """
     _check_metric(record, value)
-    chosen = strongest(record, attack=attack, level=level)
+    if value.name in CLIENT:
+        return _of_client(record, value.name)
+    chosen = strongest(record, attack=attack, level=level, informed=informed)
     if chosen is None:
-        return Reading(None, reason=_why_none(record, attack, level))
+        return Reading(None, reason=_why_none(record, attack, level, informed))
     return read_attack(record, chosen, value)
 
 
@@ -117,12 +135,26 @@ def best_guess(record: AuditRecord) -> BaselineRecord | None:
     return max(fair, key=lambda guess: sign * fmean(guess.scores[headline.name]), default=None)
 
 
-def _asked(one: AttackRecord, attack: Any, level: Any) -> bool:
+def _asked(record: AuditRecord, one: AttackRecord, attack: Any, level: Any, informed: Any) -> bool:
+    if informed is not None and bool(informed) != one.informed and any(a.informed for a in record.attacks):
+        return False
     return attack in (None, one.attack) and (level is None or str(level) == str(one.level))
 
 
-def _why_none(record: AuditRecord, attack: Any, level: Any) -> str:
-    asked = [one for one in record.attacks if _asked(one, attack, level)]
+def _of_client(record: AuditRecord, name: str) -> Reading:
+    defense, utility = record.defense, record.utility
+    if name == "utility":
+        return _known(utility.accuracy if utility else None, "the scenario measures no utility")
+    if defense is None:
+        return Reading(None, reason="the client has no defense")
+    if name == "undefended.share":
+        sent = None if defense.undefended is None else defense.undefended / defense.releases
+        return _known(sent, "the releases were not compared with the raw update")
+    return _known(getattr(defense, name.removeprefix("defense.")), "the releases were not measured")
+
+
+def _why_none(record: AuditRecord, attack: Any, level: Any, informed: Any) -> str:
+    asked = [one for one in record.attacks if _asked(record, one, attack, level, informed)]
     if asked:
         one = asked[0]
         return f"{one.attack} has no scores" if one.status == "ran" else f"{one.attack} {one.status}: {one.reason}"
@@ -132,10 +164,10 @@ def _why_none(record: AuditRecord, attack: Any, level: Any) -> str:
 
 def _check_metric(record: AuditRecord, value: Value) -> None:
     known = [metric.name for metric in record.metrics]
-    if value.name not in COUNTS and value.name not in known:
+    options = [*known, *COUNTS, *CLIENT]
+    if value.name not in options:
         raise ConfigurationError(
-            f"No cell reports '{value.name}'.{did_you_mean(value.name, [*known, *COUNTS])} "
-            f"Known: {', '.join([*known, *COUNTS])}."
+            f"No cell reports '{value.name}'.{did_you_mean(value.name, options)} Known: {', '.join(options)}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from invertigo.types.attack import Attack, Progress, Reconstruction, Tick, check_requirements
     from invertigo.types.batch import Batch
+    from invertigo.types.defense import Defense, DefenseTrace, Step
     from invertigo.types.domain import Domain, Identification, Interval, Metric, Scores
     from invertigo.types.errors import (
         ConfigurationError,
@@ -36,12 +37,16 @@ if TYPE_CHECKING:
     from invertigo.types.threat import ThreatLevel
     from invertigo.types.training import LocalTraining
     from invertigo.types.update import Update, check_fits
+    from invertigo.types.view import AdversaryView
 
 _HOMES = {
+    "AdversaryView": "view",
     "Attack": "attack",
     "Batch": "batch",
     "ConfigurationError": "errors",
     "CorruptFileError": "errors",
+    "Defense": "defense",
+    "DefenseTrace": "defense",
     "Domain": "domain",
     "INVERTIGO": "paper",
     "Identification": "domain",
@@ -63,6 +68,7 @@ _HOMES = {
     "Requirement": "observation",
     "RequirementError": "errors",
     "Scores": "domain",
+    "Step": "defense",
     "Task": "task",
     "ThreatLevel": "threat",
     "Tick": "attack",
@@ -77,10 +83,13 @@ _HOMES = {
 }
 __all__ = [
     "INVERTIGO",
+    "AdversaryView",
     "Attack",
     "Batch",
     "ConfigurationError",
     "CorruptFileError",
+    "Defense",
+    "DefenseTrace",
     "Domain",
     "Identification",
     "Interval",
@@ -101,6 +110,7 @@ __all__ = [
     "Requirement",
     "RequirementError",
     "Scores",
+    "Step",
     "Task",
     "ThreatLevel",
     "Tick",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from invertigo.types.task import Task
 from invertigo.types.threat import ThreatLevel
 from invertigo.types.training import LocalTraining
 from invertigo.types.update import Update, check_fits
+from invertigo.types.view import AdversaryView
 
 
 class Requirement(Enum):
@@ -38,6 +39,7 @@ class Knowledge:
     `batch_statistics[module]` is the (mean, biased variance) of the batch at the input of that BatchNorm module.
     `fields` are other parts of the private batch that the adversary knows, by name: of graphs, which places hold a
     node (`present`), or the edges (`adjacency`).
+    `view` is how an adversary who knows the client's defense reads the update; without it, the attack is naive.
     """
 
     level: ThreatLevel = ThreatLevel.UPDATE
@@ -46,6 +48,7 @@ class Knowledge:
     batch_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
     public: Batch | None = None
     fields: Mapping[str, Tensor] = field(default_factory=dict)
+    view: AdversaryView | None = None
 
     def __post_init__(self) -> None:
         if self.num_examples is not None and self.num_examples < 1:
@@ -58,7 +61,8 @@ class Knowledge:
 class Observation:
     """One update as the adversary received it, with all that the adversary knows.
 
-    `parameters` and `buffers` are those of the model the client was sent, by name.
+    `parameters` and `buffers` are those of the model the client was sent, by name. `releases` are all updates that this
+    client sent for the same batch and model, `update` first, when there was more than one.
     """
 
     task: Task
@@ -67,6 +71,7 @@ class Observation:
     update: Update
     local: LocalTraining = field(default_factory=LocalTraining)
     knowledge: Knowledge = field(default_factory=Knowledge)
+    releases: tuple[Update, ...] = ()
 
     def __post_init__(self) -> None:
         check_fits(self.update.tensors, self.parameters)
@@ -101,6 +106,15 @@ class Observation:
         """Size of the batch, when the adversary knows it."""
         labels = self.knowledge.labels
         return len(labels) if labels is not None else self.knowledge.num_examples
+
+    def informed(self, view: AdversaryView) -> Observation:
+        """The same observation in the hands of an adversary who knows the defense."""
+        return replace(
+            self,
+            task=view.task or self.task,
+            update=view.update or self.update,
+            knowledge=replace(self.knowledge, view=view),
+        )
 
     @classmethod
     def from_gradients(

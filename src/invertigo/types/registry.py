@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from invertigo.types.errors import UnknownNameError, did_you_mean
+from invertigo.types.errors import ConfigurationError, UnknownNameError, did_you_mean
 
 T = TypeVar("T")
 
@@ -50,6 +51,21 @@ class Registry(Generic[T]):
     def __len__(self) -> int:
         self._load_plugins()
         return len(self._entries)
+
+    def make(self, name: str, **settings: Any) -> Any:
+        """An instance of the class filed under `name`, with these settings.
+
+        Raises: UnknownNameError for the name, ConfigurationError for a setting that the class does not have.
+        """
+        cls: Any = self[name]
+        known = {field.name for field in dataclasses.fields(cls)}
+        for setting in settings:
+            if setting not in known:
+                raise ConfigurationError(
+                    f"{self.kind.capitalize()} '{name}' has no hyper-parameter '{setting}'."
+                    f"{did_you_mean(setting, known)} It has: {', '.join(sorted(known)) or 'none'}."
+                )
+        return cls(**settings)
 
     def _load_plugins(self) -> None:
         if self._plugins_loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -24,6 +24,8 @@ class Task:
     domain: Domain
     num_classes: int | None = None
     step_loss: Callable[[Callable[..., Tensor], Mapping[str, Tensor]], Tensor] | None = None
+    prepared: Mapping[str, Tensor] = field(default_factory=dict)
+    """Public tensors that a defense's `prepare` made for its other hooks, such as the weights of a trained part."""
 
     def evaluate(self, call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
         """The scalar loss of one batch, with `call` standing for the model."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.initial import Start, starting_images
+from invertigo.attacks.matching.noise import by_discrepancy, inverse_variances, multipliers, spread
 from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weights
 from invertigo.attacks.matching.pace import Optimum, Pace
 from invertigo.attacks.matching.priors import Prior
@@ -70,7 +71,7 @@ class Matching:
     ) -> Reconstruction:
         """Reconstruct the batch behind `observation`; see `types.Attack`."""
         problem, inferred = self.problem(observation)
-        start = self.starting_point(problem, generator)
+        problem, start = spread(problem, self.starting_point(problem, generator))
         pace = Pace(self.optimiser.iterations, progress, self.seconds, self.plan)
         with simulating(observation.task.model, observation.local.mode), threads_for(problem):
             optimum = self.optimiser.minimise(problem, start, pace, generator)
@@ -82,7 +83,7 @@ class Matching:
         labels, inferred = self._labels(observation)
         count = len(labels) if labels is not None else observation.num_examples
         assert count is not None
-        domain = observation.task.domain
+        domain, view = observation.task.domain, observation.knowledge.view
         if self.chart is not None:
             fields = dict(self.chart.unknowns)
         else:
@@ -90,13 +91,18 @@ class Matching:
             fields = {name: Field((count, *shape), *domain.bounds(name)) for name, shape in shapes}
         if labels is None:
             fields[SOFT_LABELS] = Field((count, _classes(observation)))
+        if view is not None and view.unknowns:
+            fields |= {name: Field(shape) for name, shape in view.unknowns.items()}
+        weights = layer_weights(self.weights, observation.parameters, view.visible if view else None)
+        if view is not None:
+            weights = inverse_variances(weights, view.noise_std, observation.update.tensors, observation.parameters)
         return Problem(
             observation,
             Space(fields),
             Nothing() if self.prior_only else self.objective,
             tuple(self.priors),
             labels,
-            layer_weights(self.weights, observation.parameters),
+            weights,
             count,
             self.compile,
             self.chart,
@@ -134,14 +140,19 @@ class Matching:
         values = optimum.values
         if len(values) > 1 and self.priors and not self.prior_only:
             values = replace(problem, priors=()).value(optimum.best)
+        factors = multipliers(problem.priors)
+        if factors is not None:
+            return by_discrepancy(problem, values, factors)
         return int(torch.where(values.isfinite(), values, torch.inf).argmin())
 
     def _reconstruction(
         self, problem: Problem, optimum: Optimum, winner: int, pace: Pace, inferred: bool
     ) -> Reconstruction:
         fields = problem.fields(optimum.best)
+        view = problem.observation.knowledge.view
+        drawn = view.unknowns if view is not None else {}
         target = problem.observation.task.domain.target
-        images = {name: tensor[winner].detach() for name, tensor in fields.items() if name != target}
+        images = {k: tensor[winner].detach() for k, tensor in fields.items() if k != target and k not in drawn}
         images = images if self.chart is None else dict(self.chart.settled(images))
         labels = problem.labels if problem.labels is not None else fields[target][winner].argmax(-1)
         return Reconstruction(
@@ -152,9 +163,17 @@ class Matching:
             seconds=pace.elapsed,
             trace=tuple(pace.trace),
             labels_inferred=inferred,
-            notes=optimum.notes,
+            notes=(*optimum.notes, *_weight_note(problem, winner)),
             restart_objectives=tuple(optimum.values.tolist()),
         )
+
+
+def _weight_note(problem: Problem, winner: int) -> tuple[str, ...]:
+    factors = multipliers(problem.priors)
+    if factors is None:
+        return ()
+    share = f"{problem.noise_share:.1%}"
+    return (f"the prior was weighed {factors[winner]:g} times, as {share} of the update's energy is known to be noise",)
 
 
 @contextmanager

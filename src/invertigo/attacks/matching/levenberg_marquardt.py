@@ -20,7 +20,8 @@ class LevenbergMarquardt:
     once a round and reused by every conjugate-gradient step. $\tau$ is the mean of the diagonal of $J^\top J$ at
     the start, so that `damping` does not depend on the scale of the update. A step that lowers the residual is
     taken and the damping falls by `success`; otherwise it grows by `failure`. Where the residual is small the
-    convergence is quadratic, which first-order matching never is.
+    convergence is quadratic, which first-order matching never is. With noise of known size on the update, it ends as
+    soon as the residual is what the noise explains (Morozov's discrepancy principle): beyond, it would fit the noise.
 
     Source: Levenberg 1944, Marquardt 1963; conjugate gradients as in Nocedal & Wright 2006, §7.1.
     """
@@ -38,6 +39,7 @@ class LevenbergMarquardt:
     def minimise(self, problem: Problem, start: Tensor, pace: Pace, generator: torch.Generator) -> Optimum:
         """Run from `start` (restart, unknown); ends when each restart's squared relative residual is tiny or stuck."""
         size = (problem.target**2).sum()
+        enough = max(self.tolerance, problem.noise_share)
         x = start.detach()
         damping = x.new_full((x.shape[0],), self.damping)
         system = _System(problem, x)
@@ -60,7 +62,7 @@ class LevenbergMarquardt:
                 stopped = "budget"
                 break
             history.append(relative)
-            if bool(((relative < self.tolerance) | (damping > self.max_damping) | self._stalled(history)).all()):
+            if bool(((relative < enough) | (damping > self.max_damping) | self._stalled(history)).all()):
                 stopped = "converged"
                 break
         if not torch.isfinite(system.square).any():
@@ -79,8 +81,7 @@ class _System:
 
     def __init__(self, problem: Problem, x: Tensor) -> None:
         self.x = x.detach().requires_grad_()
-        predicted, _ = problem.simulate(self.x)
-        self.update = torch.cat([p.flatten(1) for p in predicted], dim=1)
+        self.update = problem.row(self.x)
         self.residual = self.update.detach() - problem.target
         self.square = (self.residual**2).sum(1)
         self._dummy: Tensor | None = None

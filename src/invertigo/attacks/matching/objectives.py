@@ -9,6 +9,7 @@ parameters has to be built for it: the cotangent goes straight into the vector-J
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -30,6 +31,10 @@ class Objective(Protocol):
         """(restart,) values, and their derivative with respect to `predicted`."""
         ...
 
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        """What the value is at the truth when `observed` carries noise of these standard deviations, one a layer."""
+        ...
+
 
 @dataclass(frozen=True)
 class SquaredL2:
@@ -46,6 +51,10 @@ class SquaredL2:
         value = _dot(difference, weighted)
         return self.scale * value, list(torch._foreach_mul(weighted, 2 * self.scale))
 
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        r"""$s\,\sum_l w_l n_l \sigma_l^2$. See `Objective`."""
+        return self.scale * noise_energy(observed, noise, weights)
+
 
 @dataclass(frozen=True)
 class L1:
@@ -61,6 +70,11 @@ class L1:
         signs = [d.sign() for d in difference]
         weighted = torch._foreach_mul(signs, list(weights)) if weights else signs
         return self.scale * _dot(difference, weighted), list(torch._foreach_mul(weighted, self.scale))
+
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        r"""$s\,\sum_l w_l n_l \sigma_l \sqrt{2/\pi}$, for Gaussian noise. See `Objective`."""
+        roots = [math.sqrt(sigma * math.sqrt(2 / math.pi)) for sigma in noise]
+        return self.scale * noise_energy(observed, roots, weights)
 
 
 @dataclass(frozen=True)
@@ -79,11 +93,17 @@ class SquaredL2PlusL1:
     ) -> tuple[Tensor, list[Tensor]]:
         """See `Objective`."""
         value, cotangent = SquaredL2().value_and_cotangent(predicted, observed, weights)
-        count = len(predicted)
-        falling = [p.new_tensor(self.factor * (1 - number / count)) for number, p in enumerate(predicted)]
-        scaled = [f * w for f, w in zip(falling, weights)] if weights else falling
-        more, slope = L1().value_and_cotangent(predicted, observed, scaled)
+        more, slope = L1().value_and_cotangent(predicted, observed, self._falling(predicted, weights))
         return value + more, list(torch._foreach_add(cotangent, slope))
+
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        """The sum of what both terms are at the truth. See `Objective`."""
+        early = self._falling(observed, weights)
+        return SquaredL2().explained_by(observed, noise, weights) + L1().explained_by(observed, noise, early)
+
+    def _falling(self, layers: Tensors, weights: Tensors | None) -> list[Tensor]:
+        falling = [p.new_tensor(self.factor * (1 - number / len(layers))) for number, p in enumerate(layers)]
+        return [f * w for f, w in zip(falling, weights)] if weights else falling
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,11 @@ class Cosine:
         cotangent = [torch.addcmul(o * _over(along, o), p, _over(across, p)) for p, o in zip(left, right)]
         return 1 - cosine, cotangent
 
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        r"""$1 - \sqrt{1 - E/\lVert o\rVert^2}$ with $E = \sum_l w_l n_l \sigma_l^2$: noise adds its energy to the
+        update's and stands at a right angle to it. See `Objective`."""
+        return 1 - math.sqrt(max(1 - noise_share(observed, noise, weights), 0.0))
+
 
 @dataclass(frozen=True)
 class Nothing:
@@ -118,6 +143,23 @@ class Nothing:
     ) -> tuple[Tensor, list[Tensor]]:
         """See `Objective`."""
         return predicted[0].new_zeros(predicted[0].shape[0]), [torch.zeros_like(p) for p in predicted]
+
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        """See `Objective`."""
+        return 0.0
+
+
+def noise_energy(observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+    r"""$\sum_l \sigma_l^2 \sum_i w_{li}$: expected weighted square of the noise; `observed` is (1, *layer) each."""
+    ones = [1.0] * len(observed) if weights is None else [float(w.double().mean()) for w in weights]
+    return sum(w * layer.numel() * sigma**2 for w, layer, sigma in zip(ones, observed, noise))
+
+
+def noise_share(observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+    """Expected share of noise in the weighted square of what was observed, which contains it; at most 1."""
+    ones: Sequence[Tensor | float] = [1.0] * len(observed) if weights is None else list(weights)
+    whole = sum(float((w * layer.double().square()).sum()) for w, layer in zip(ones, observed))
+    return min(noise_energy(observed, noise, weights) / max(whole, 1e-300), 1.0)
 
 
 def layer_weights(

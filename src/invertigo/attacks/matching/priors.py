@@ -111,6 +111,22 @@ class GroupConsistency:
         return self.weight * _mean((x - target) ** 2)
 
 
+@dataclass(frozen=True)
+class Multiplied:
+    """A prior with a factor of its own for each restart, (restart,)."""
+
+    prior: Prior
+    factors: Tensor
+
+    def __call__(self, belief: Belief) -> Tensor:
+        """See `Prior`."""
+        return self.factors.to(belief.images) * self.prior(belief)
+
+    def of(self, restart: int) -> Multiplied:
+        """The same for one restart alone."""
+        return Multiplied(self.prior, self.factors[restart : restart + 1])
+
+
 def _aligned_mean(x: Tensor) -> Tensor:
     """Mean over restarts after shifting each image onto the plain mean; (1, batch, channel, height, width)."""
     mean = x.mean(0, keepdim=True)

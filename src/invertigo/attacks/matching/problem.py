@@ -13,8 +13,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.lean_convolution import LeanConvolutions
-from invertigo.attacks.matching.objectives import Nothing, Objective
-from invertigo.attacks.matching.priors import BatchNormStatistics, Belief, GroupConsistency, Prior, Statistics
+from invertigo.attacks.matching.objectives import Nothing, Objective, noise_share
+from invertigo.attacks.matching.priors import (
+    BatchNormStatistics,
+    Belief,
+    GroupConsistency,
+    Multiplied,
+    Prior,
+    Statistics,
+)
 from invertigo.attacks.matching.space import SOFT_LABELS, Space
 from invertigo.federation.functional import Simulation, functional_update
 from invertigo.federation.norms import ComposedNorms
@@ -58,10 +65,37 @@ class Problem:
         """More parameters than `LARGE`: the work itself outweighs handing it out."""
         return sum(p.numel() for p in self.observation.parameters.values()) > LARGE
 
+    @property
+    def noise(self) -> list[float]:
+        """Standard deviation of the noise known to be on each layer; zeros where nothing is known."""
+        view = self.observation.knowledge.view
+        known = (view.noise_std if view else None) or {}
+        return [float(known.get(name, 0.0)) for name in self.observation.parameters]
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the observed update's (weighted) square that is known to be noise."""
+        return noise_share(self.observed, self.noise, self.weights) if any(self.noise) else 0.0
+
+    @property
+    def visible_entries(self) -> int:
+        """Number of entries that are compared."""
+        if self.weights is None:
+            return sum(p.numel() for p in self.observed)
+        return sum(int((w != 0).expand(o.shape).sum()) for w, o in zip(self.weights, self.observed))
+
     @cached_property
     def target(self) -> Tensor:
-        """The observed update as one row, (1, entry)."""
-        return torch.cat([layer.flatten(1) for layer in self.observed], dim=1)
+        """The observed update as one row, (1, entry), each entry times the root of its weight."""
+        return self._row(self.observed)
+
+    def row(self, flat: Tensor) -> Tensor:
+        """The simulated updates as rows, (restart, entry), to be compared with `target`."""
+        return self._row(self.simulate(flat)[0])
+
+    def _row(self, layers: Sequence[Tensor]) -> Tensor:
+        scaled = layers if self.weights is None else [layer * w.sqrt() for layer, w in zip(layers, self.weights)]
+        return torch.cat([layer.flatten(1) for layer in scaled], dim=1)
 
     @cached_property
     def _needs_statistics(self) -> bool:
@@ -90,11 +124,22 @@ class Problem:
         return torch.func.vmap(one, in_dims=(dims,), randomness="different")
 
     def _simulator(self, *, transformable: bool) -> Callable[[Mapping[str, Tensor]], Simulation]:
-        o = self.observation
-        return functional_update(
+        o, view = self.observation, self.observation.knowledge.view
+        simulate = functional_update(
             o.task, o.parameters, o.buffers, o.local, self.num_examples,
             transformable=transformable, statistics=self._needs_statistics,
         )  # fmt: skip
+        if view is None or view.transform is None:
+            return simulate
+        transform = view.transform
+        return lambda fields: simulate(transform(fields))
+
+    def _sent(self, update: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the client would have sent of these updates (restart, *layer), as far as the adversary knows."""
+        view = self.observation.knowledge.view
+        if view is not None and view.surrogate is not None:
+            update = view.surrogate(update)
+        return [update[name] for name in self.observation.parameters]
 
     def fields(self, flat: Tensor) -> dict[str, Tensor]:
         """Named batch tensors (restart, batch, ...) of flat candidates; known labels have no restart dimension."""
@@ -114,10 +159,10 @@ class Problem:
         if flat.shape[0] > 1:
             with ComposedNorms():
                 update, statistics = self._batched(fields)
-            return [update[name] for name in self.observation.parameters], statistics
+            return self._sent(update), statistics
         result = self._single({k: v if v is self.labels else v[0] for k, v in fields.items()})
         statistics = {k: (mean[None], variance[None]) for k, (mean, variance) in result.statistics.items()}
-        return [result.update[name][None] for name in self.observation.parameters], statistics
+        return self._sent({name: tensor[None] for name, tensor in result.update.items()}), statistics
 
     def penalty(self, flat: Tensor, statistics: Statistics) -> Tensor | None:
         """(restart,) sum of the priors, or None without priors."""
@@ -176,12 +221,18 @@ class Problem:
         return True
 
     @cached_property
-    def _alone(self) -> Problem:
-        """This problem without the priors that couple restarts."""
-        return replace(self, priors=tuple(p for p in self.priors if not isinstance(p, GroupConsistency)))
+    def _rows(self) -> dict[int, Problem]:
+        return {}
+
+    def _alone(self, restart: int) -> Problem:
+        """This problem for one restart, without the priors that couple restarts."""
+        if restart not in self._rows:
+            own = (p.of(restart) if isinstance(p, Multiplied) else p for p in self.priors)
+            self._rows[restart] = replace(self, priors=tuple(p for p in own if not isinstance(p, GroupConsistency)))
+        return self._rows[restart]
 
     def _row_by_row(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [self._alone.value_and_gradient(row[None]) for row in flat]
+        parts = [self._alone(number).value_and_gradient(row[None]) for number, row in enumerate(flat)]
         value, gradient = torch.cat([v for v, _ in parts]), torch.cat([g for _, g in parts])
         flat = flat.detach().requires_grad_()
         coupled = replace(self, priors=tuple(p for p in self.priors if isinstance(p, GroupConsistency)))
@@ -198,7 +249,7 @@ class Problem:
         def predict(flat: Tensor) -> tuple[list[Tensor], Statistics]:
             with ComposedNorms():
                 update, statistics = self._batched(self.fields(flat))
-            return [update[name] for name in self.observation.parameters], statistics
+            return self._sent(update), statistics
 
         def step(flat: Tensor) -> tuple[Tensor, Tensor]:
             predicted, pull, statistics = torch.func.vjp(predict, flat, has_aux=True)  # pyright: ignore
