@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from invertigo.auditing.record import AttackRecord, BaselineRecord, DefenseRecord, MetricRecord
+from invertigo.auditing.record import AttackRecord, BaselineRecord, DefenseRecord, MetricRecord, UtilityRecord
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Evidence:
     """(attack, iterations it was set to, iterations it has by default) where the user cut the search short."""
     dropout: bool = False
     defense: DefenseRecord | None = None
+    utility: UtilityRecord | None = None
     interrupted: bool = False
 
     @property

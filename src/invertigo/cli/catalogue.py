@@ -203,7 +203,8 @@ def _describe(kind: Kind, name: str, entry: Any) -> Entry:
 
 def _facts(entry: Any) -> dict[str, str]:
     """What an entry states about itself."""
-    found = {name: getattr(entry, name, None) for name in ("exact", "domains", "splits", "licence", "bundled")}
+    stated = ("exact", "domains", "strength", "strengths", "splits", "licence", "bundled")
+    found = {name: getattr(entry, name, None) for name in stated}
     return {name: _plain(value) for name, value in found.items() if value is not None and not callable(value)}
 
 

@@ -78,6 +78,7 @@ class FrontierView:
     """By rung: the cheapest defense that holds there; an empty text where none does."""
     dominated: tuple[str, ...]
     lower_is_private: bool
+    learned: bool
 
 
 def frontier_view(frontier: Frontier | None) -> FrontierView | None:
@@ -112,6 +113,7 @@ def frontier_view(frontier: Frontier | None) -> FrontierView | None:
         held=tuple((rung, frontier.sentence(rung)) for rung in frontier.rungs),
         dominated=tuple(frontier.dominated),
         lower_is_private=frontier.sign > 0,
+        learned=frontier.learned,
     )
 
 
