@@ -195,18 +195,18 @@ def _dominator(point: FrontierPoint, points: Sequence[FrontierPoint], sign: int)
 
     Scores under the best guess carry no information, so they count as the guess.
     """
-    mine = _informative(point, sign), point.accuracy
+    mine = leaked(point, sign), point.accuracy
     better = []
     for other in points:
         if other.defense == point.defense or other.accuracy is None or mine[1] is None:
             continue
-        theirs = _informative(other, sign), other.accuracy
+        theirs = leaked(other, sign), other.accuracy
         if theirs[0] <= mine[0] and theirs[1] >= mine[1] and theirs != mine:
             better.append(other)
     return max(better, key=lambda other: other.accuracy or 0.0).name if better else ""
 
 
-def _informative(point: FrontierPoint, sign: int) -> float:
+def leaked(point: FrontierPoint, sign: int) -> float:
     """What leaked, larger is worse, not under the guess that reads nothing."""
     score = sign * point.informed
     return score if point.guess is None else max(score, sign * point.guess)
