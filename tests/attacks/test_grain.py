@@ -8,9 +8,9 @@ from torch import nn
 
 from invertigo import data, models
 from invertigo.attacks import reconstruct
-from invertigo.attacks.exact.grain.sameness import same_graph
 from invertigo.domains import Graphs
 from invertigo.domains.labelled_graph import LabelledGraph
+from invertigo.domains.sameness import same_graph
 from invertigo.federation import observe
 from invertigo.models import from_geometric, graph_task
 from invertigo.types import Batch, LocalTraining, RequirementError
@@ -156,7 +156,9 @@ def test_a_tree_is_exact_and_a_repeated_one_is_said_to_be_hidden():
     assert result.certificate.kind == "exact"
     assert result.stopped == "exact"
     assert same(batch, 0, *first(result), domain)
-    assert any("repeated" in note for note in result.notes)
+    assert any("identical copies" in text for text in result.certificate.assumes)
+    assert any("identical copies" in note for note in result.notes)
+    assert not any("cycle" in text for text in result.certificate.assumes)
 
 
 def test_several_parts_come_back_and_are_never_called_exact():
@@ -165,6 +167,52 @@ def test_several_parts_come_back_and_are_never_called_exact():
     assert same(batch, 0, *first(result), domain)
     assert result.certificate.kind == "equivalent"
     assert len(result.certificate.alternatives[-1]["features"]) == 2 * len(kinds)
+
+
+def molecules(smiles, **options):
+    """What comes back of a molecule, with the molecule."""
+    pytest.importorskip("rdkit")
+    from invertigo.domains.molecules import parse
+
+    graph = parse(smiles)
+    batch = Batch({**DOMAIN.encode([graph]), "labels": torch.tensor([0])})
+    return batch, reconstruct(without_labels(seen(batch, network(dtype=torch.float64))), "grain", **options)
+
+
+def test_two_identical_ions_are_one_of_a_class_and_never_exact():
+    batch, result = molecules("CC[N+](C)(C)C.CC[N+](C)(C)C")
+    proof = result.certificate
+    assert proof.kind == "equivalent"
+    hits = [same(batch, 0, g["features"], g["adjacency"]) for g in proof.alternatives]
+    assert sum(map(bool, hits)) == 1
+    assert len(proof.alternatives[hits.index(True)]["features"]) == 2 * proof.nodes
+    assert "charge of +1" in result.notes[0]
+
+
+def test_a_radical_is_not_called_exact():
+    proof = molecules("CC[CH]O")[1].certificate
+    assert proof.kind == "equivalent"
+    assert "electrons" in proof.reason
+
+
+def test_a_ring_is_exact_under_assumptions_that_name_its_covers():
+    proof = molecules("CC(=O)Nc1ccc(O)cc1")[1].certificate
+    assert proof.kind == "exact"
+    assert any("covers" in text for text in proof.assumes)
+    assert any("atom is one that can exist" in text for text in proof.assumes)
+    assert all("can exist" not in text for text in molecules("CCO", chemistry=False)[1].certificate.assumes)
+
+
+def test_a_clique_of_alike_nodes_comes_back_whole():
+    """Its shares say one node; each wants nine others like it, so there are at least ten."""
+    pairs = [(a, b) for a in range(10) for b in range(a)]
+    domain = Graphs((12,), nodes=10, degree_block=0)
+    edges = torch.zeros(10, 10, dtype=torch.bool)
+    for a, b in pairs:
+        edges[a, b] = edges[b, a] = True
+    batch = Batch({**domain.encode([LabelledGraph(edges.sum(1)[:, None], edges)]), "labels": torch.tensor([1])})
+    result = reconstruct(without_labels(seen(batch, network(domain=domain, dtype=torch.float64), domain)), "grain")
+    assert same(batch, 0, *first(result), domain)
 
 
 def test_an_isolated_node():
@@ -279,3 +327,56 @@ def test_a_batch_of_graphs_is_taken_apart(name, names):
         assert int(result.fields["labels"][match]) == int(batch["labels"][truth])
         rest.remove(match)
     assert "graphs" in result.notes[0]
+
+
+def test_a_hub_among_nodes_with_many_words_is_read_off_its_neighbours():
+    """Seventy yes-or-no columns and a degree: kinds are corners of a box, edges are known from the far end."""
+    generator = torch.Generator().manual_seed(5)
+    nodes, words = 14, 200
+    edges = torch.zeros(nodes, nodes, dtype=torch.bool)
+    for a, b in [(0, i) for i in range(1, 11)] + [(1, 2), (10, 11), (11, 12), (12, 13)]:
+        edges[a, b] = edges[b, a] = True
+    kinds = torch.cat([(torch.rand(nodes, words, generator=generator) < 0.05).long(), edges.sum(1)[:, None]], 1)
+    # Words that hardly any node has, as in a text: the attacker knows how frequent each is.
+    share = tuple([0.05] * words + [0.1] * 12)
+    domain = Graphs((1,) * words + (12,), nodes=nodes, degree_block=words, mean=share, std=(0.22,) * (words + 12))
+    batch = Batch({**domain.encode([LabelledGraph(kinds, edges)]), "labels": torch.tensor([1])})
+    result = reconstruct(without_labels(seen(batch, network(domain=domain), domain)), "grain", seconds=20)
+    assert result.certificate.kind == "exact", result.notes
+    assert same(batch, 0, *first(result), domain)
+    assert any("no two nodes have the same features" in text for text in result.certificate.assumes)
+
+
+def informed(observation, **view):
+    from invertigo.types.view import AdversaryView
+
+    known = dataclasses.replace(observation.knowledge, view=AdversaryView("the defense", **view))
+    return dataclasses.replace(observation, knowledge=known)
+
+
+def test_the_noise_that_an_informed_adversary_reckons_with_sets_the_checks():
+    batch = DRUGS.batch(named("aspirin"), DOMAIN)
+    observation = seen(batch, network(dtype=torch.float64))
+    generator = torch.Generator().manual_seed(3)
+    noisy = {
+        name: tensor + 1e-9 * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+        for name, tensor in observation.update.tensors.items()
+    }
+    observation = dataclasses.replace(observation, update=dataclasses.replace(observation.update, tensors=noisy))
+    told = informed(observation, noise_std=dict.fromkeys(noisy, 1e-9))
+    assert same(batch, 0, *first(reconstruct(told, "grain")))
+
+
+def test_hidden_rows_do_no_harm_and_hidden_entries_are_refused_with_the_reason():
+    batch = DRUGS.batch(named("aspirin"), DOMAIN)
+    observation = seen(batch, network())
+    name = "layers.1.linear.weight"
+    rows = torch.ones_like(observation.update.tensors[name])
+    rows[::3] = 0
+    kept = {**observation.update.tensors, name: observation.update.tensors[name] * rows}
+    sparse = dataclasses.replace(observation, update=dataclasses.replace(observation.update, tensors=kept))
+    assert same(batch, 0, *first(reconstruct(informed(sparse, visible={name: rows}), "grain")))
+    torn = rows.clone()
+    torn[1, :5] = 0
+    with pytest.raises(RequirementError, match="row space"):
+        reconstruct(informed(observation, visible={name: torn}), "grain")

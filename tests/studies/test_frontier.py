@@ -179,13 +179,17 @@ def test_all_defenses_and_ways_of_training_are_tried_by_default():
 
 
 def test_settings_of_the_scenario_stay_beside_the_strength():
-    scenario = load_scenario("digits-mlp", ["defense=censor", "defense.schedule=5"])
-    from invertigo import defenses
+    scenario = load_scenario("digits-mlp", ["defense=censor", "defense.fallback=skip"])
+    (_, item) = frontier_study(scenario, ["censor"], points=1).axes["defense"]
+    assert item["set"]["defense"]["fallback"] == "skip"
+    assert "trials" in item["set"]["defense"]
 
-    if "schedule" not in defenses.registry["censor"].__dataclass_fields__:
-        pytest.skip("this setting has another name")
-    study = frontier_study(scenario, ["censor"], points=1)
-    assert study.axes["defense"][1]["set"]["defense"]["schedule"] == 5
+
+def test_the_drawn_front_stops_where_scores_mean_nothing():
+    low = [point("one · a=1", 3.0, 5.0, 0.6), point("two · a=1", 3.0, 7.0, 0.8)]
+    view = frontier_view(frontier_of([GRID[0], *low]))
+    assert view is not None
+    assert [spot.text.partition(",")[0] for spot in view.best] == ["two · a=1", "none"]
 
 
 @pytest.mark.parametrize(

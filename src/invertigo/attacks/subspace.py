@@ -122,13 +122,15 @@ def row_space(matrix: Float[Tensor, "rows dim"], *, noise: float | None = None, 
     exact = matrix.double()
     if exact.shape[0] > exact.shape[1]:
         exact = torch.linalg.qr(exact, mode="r").R
-    _, values, right = torch.linalg.svd(exact, full_matrices=True)
+    wide = exact.shape[1] > 2 * exact.shape[0]
+    _, values, right = torch.linalg.svd(exact, full_matrices=not wide)
     top = float(values[0]) if len(values) else 0.0
     floor = noise if noise is not None else FLOOR * rounding * top
     if rank is None:
         rank = _rank(values, floor)
     below = float(values[rank]) if rank < len(values) else 0.0
-    return Subspace(right[:rank], right[rank:], values, max(below, noise or 0.1 * rounding * top))
+    null = torch.linalg.qr(right[:rank].T, mode="complete").Q[:, rank:].T if wide else right[rank:]
+    return Subspace(right[:rank], null, values, max(below, noise or 0.1 * rounding * top))
 
 
 def noise_singular_value(std: float, shape: Sequence[int]) -> float:

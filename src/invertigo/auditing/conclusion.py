@@ -64,7 +64,7 @@ def compose(
     sign = 1 if metrics[0].privacy_loss else -1
     levels = climb(rungs, records, metrics[0].name, sign)
     evidence = _evidence(case, session, judge, priors, metrics, decoys)
-    flags = raise_flags(replace(evidence, defense=defense))
+    flags = raise_flags(replace(evidence, defense=defense, utility=utility))
     record = AuditRecord(
         title=case.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -91,5 +91,7 @@ def _print(drawn: Frontier) -> None:
     console.print(frontier_table(drawn))
     for rung in drawn.rungs:
         console.print(f"Cheapest that holds on rung {rung}: {drawn.sentence(rung) or 'none of those tried'}.")
+    if not drawn.learned:
+        console.print("Even without a defense the model learned nothing: raise utility.rounds or the learning rate.")
     if drawn.dominated:
         console.print(f"Dominated at every strength tried: {', '.join(drawn.dominated)}.")

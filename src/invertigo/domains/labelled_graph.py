@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from networkx import Graph
-from networkx.algorithms.isomorphism import GraphMatcher, categorical_node_match
 from scipy.sparse import csr_matrix
 from torch import Tensor
+
+from invertigo.domains.sameness import Undecided, matching_nodes
 
 ROUNDS = 2
 """Rounds of colour refinement that likeness looks at: a node with its neighbours and theirs."""
@@ -68,18 +68,17 @@ def colourings(graphs: Sequence[LabelledGraph], rounds: int) -> list[list[list[i
 def isomorphism(left: LabelledGraph, right: LabelledGraph) -> Int[Tensor, " node"] | None:
     """For each node of `left` its image in `right` under an isomorphism that keeps kinds; None when there is none.
 
-    Refined colours are compared first and restrict the search, so that it rarely has to go back.
+    Also None when none was found within `sameness.MOST_REFINEMENTS`, which takes graphs made for the purpose: the
+    search then ends rather than running on for hours.
     """
     if len(left) != len(right) or left.num_edges != right.num_edges:
         return None
-    rounds = min(len(left), 16)
-    ours, theirs = (history[-1] for history in colourings([left, right], rounds))
-    if Counter(ours) != Counter(theirs):
+    ours, theirs = (history[-1] for history in colourings([left, right], 0))
+    try:
+        found = matching_nodes(ours, left.neighbours, theirs, right.neighbours)
+    except Undecided:
         return None
-    matcher = GraphMatcher(_coloured(left, ours), _coloured(right, theirs), categorical_node_match("colour", None))
-    if not matcher.is_isomorphic():
-        return None
-    return torch.tensor([matcher.mapping[node] for node in range(len(left))], dtype=torch.long)
+    return None if found is None else torch.tensor(found, dtype=torch.long)
 
 
 def in_own_order(graph: LabelledGraph) -> LabelledGraph:
@@ -139,10 +138,3 @@ def _cosines(rows: csr_matrix, split: int) -> np.ndarray:
     norms = np.maximum(np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel()), 1e-12)
     products = (rows[:split] @ rows[split:].T).toarray()
     return products / norms[:split, None] / norms[None, split:]
-
-
-def _coloured(graph: LabelledGraph, colours: Sequence[int]) -> Graph:
-    made = Graph()
-    made.add_nodes_from((node, {"colour": colour}) for node, colour in enumerate(colours))
-    made.add_edges_from(graph.edges.triu(1).nonzero().tolist())
-    return made

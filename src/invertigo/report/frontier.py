@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from invertigo.report.charts import HEIGHT, WIDTH, Scale, nice_scale, ticks
 from invertigo.report.numbers import number
-from invertigo.studies.frontier import Frontier, FrontierPoint
+from invertigo.studies.frontier import Frontier, FrontierPoint, leaked
 from invertigo.studies.frontier_study import NONE
 
 
@@ -78,6 +78,7 @@ class FrontierView:
     """By rung: the cheapest defense that holds there; an empty text where none does."""
     dominated: tuple[str, ...]
     lower_is_private: bool
+    learned: bool
 
 
 def frontier_view(frontier: Frontier | None) -> FrontierView | None:
@@ -112,6 +113,7 @@ def frontier_view(frontier: Frontier | None) -> FrontierView | None:
         held=tuple((rung, frontier.sentence(rung)) for rung in frontier.rungs),
         dominated=tuple(frontier.dominated),
         lower_is_private=frontier.sign > 0,
+        learned=frontier.learned,
     )
 
 
@@ -147,8 +149,8 @@ class _Spots:
 
 def _beaten(point: FrontierPoint, frontier: Frontier) -> bool:
     """Another point, of whatever defense, hides at least as much at at least as much accuracy, and differs."""
-    mine = frontier.sign * point.informed, -(point.accuracy or 0.0)
-    others = [(frontier.sign * p.informed, -p.accuracy) for p in frontier.points if p.accuracy is not None]
+    mine = leaked(point, frontier.sign), -(point.accuracy or 0.0)
+    others = [(leaked(p, frontier.sign), -p.accuracy) for p in frontier.points if p.accuracy is not None]
     return any(o[0] <= mine[0] and o[1] <= mine[1] and o != mine for o in others)
 
 
@@ -174,16 +176,21 @@ def _row(point: FrontierPoint, frontier: Frontier, columns: Sequence[str]) -> Ro
         "accuracy": "–" if point.accuracy is None else f"{100 * point.accuracy:.1f} %",
         "bytes": _times(point.bytes, bare.bytes if bare else None),
         "undefended": "–" if point.undefended is None else f"{point.undefended:.0%}",
-        "ε": "–" if point.epsilon is None else f"{point.epsilon:.3g}",
+        "ε": _loss(point.epsilon),
         "client time": _times(point.seconds, bare.seconds if bare else None),
     }
     return Row(
         point.defense if point.defense != NONE else "no defense",
         point.setting,
         tuple((column, texts[column]) for column in columns),
-        point.dominated_by,
+        "" if point.defense == NONE else point.dominated_by,
         point.defense == NONE,
     )
+
+
+def _loss(epsilon: float | None) -> str:
+    """A privacy loss; what is beyond any meaning is not given with digits."""
+    return "–" if epsilon is None else "> 1000" if epsilon > 1000 else f"{epsilon:.3g}"
 
 
 def _times(value: float | None, reference: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invertigo.auditing.record import AttackRecord, AuditRecord, LevelRecord
 from invertigo.report.curves import Curve, curve
+from invertigo.report.defense import DefensePanel, defense_panel
 from invertigo.report.numbers import duration, number
 from invertigo.report.pictures import Exposed, exposed
 from invertigo.report.tables import Row, attack_rows, baseline_rows, leaked_order, strongest
@@ -57,6 +58,7 @@ class View:
     facts: tuple[tuple[str, str], ...]
     figures: tuple[tuple[str, str], ...]
     top: LevelRecord | None
+    defense: DefensePanel | None = None
 
     @property
     def pictured(self) -> bool:
@@ -91,6 +93,7 @@ def view(audit: Audit, *, anchor: str, include_originals: bool | None, redact: b
     rows = attack_rows(record)
     return View(
         record=record,
+        defense=defense_panel(record),
         anchor=anchor,
         attack=attack,
         examples=tuple(_example(record, attack, i, pictures[i]) for i in shown) if attack else (),

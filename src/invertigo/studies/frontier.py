@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from invertigo.studies.store import CellResult, Store
 
 
+LEARNED = 0.05
+"""Accuracy above chance from which on a model has learned something."""
+
+
 class FrontierPoint(BaseModel):
     """One defense at one strength, over all its cells: means over cells of each cell's best attack."""
 
@@ -38,6 +42,8 @@ class FrontierPoint(BaseModel):
     guess: float | None
     """The best guess that reads nothing, for comparison."""
     accuracy: float | None = None
+    chance: float | None = None
+    """Accuracy of always naming the commonest class."""
     bytes: float | None = None
     undefended: float | None = None
     """Share of releases that are the raw update."""
@@ -81,6 +87,12 @@ class Frontier:
     def rungs(self) -> list[int]:
         """The rungs that were examined somewhere."""
         return sorted({rung for point in self.points for rung in point.holds})
+
+    @property
+    def learned(self) -> bool:
+        """The undefended client's model got somewhere, so that differences in accuracy mean something."""
+        bare = [p for p in self.points if p.defense == NONE and p.accuracy is not None]
+        return not bare or any((p.accuracy or 0.0) > (p.chance or 0.0) + LEARNED for p in bare)
 
     def cheapest(self, level: int) -> FrontierPoint | None:
         """Of the points that hold on `level`, the most accurate, then the one with the fewest bytes."""
@@ -145,6 +157,7 @@ def _point(name: str, setting: str, group: Sequence[AuditRecord], sign: int) -> 
         recovered=fmean(_recovered(record, naive=False) for record in scored),
         guess=fmean(guesses) if guesses else None,
         accuracy=_mean(r.utility.accuracy for r in scored if r.utility),
+        chance=_mean(r.utility.chance for r in scored if r.utility),
         bytes=_mean(r.utility.bytes if r.utility else r.defense.bytes if r.defense else None for r in scored),
         undefended=_mean(_undefended(record) for record in scored),
         epsilon=_mean((r.utility or r.defense).facts.get("epsilon") for r in scored if r.utility or r.defense),  # type: ignore[union-attr]
@@ -182,18 +195,18 @@ def _dominator(point: FrontierPoint, points: Sequence[FrontierPoint], sign: int)
 
     Scores under the best guess carry no information, so they count as the guess.
     """
-    mine = _informative(point, sign), point.accuracy
+    mine = leaked(point, sign), point.accuracy
     better = []
     for other in points:
         if other.defense == point.defense or other.accuracy is None or mine[1] is None:
             continue
-        theirs = _informative(other, sign), other.accuracy
+        theirs = leaked(other, sign), other.accuracy
         if theirs[0] <= mine[0] and theirs[1] >= mine[1] and theirs != mine:
             better.append(other)
     return max(better, key=lambda other: other.accuracy or 0.0).name if better else ""
 
 
-def _informative(point: FrontierPoint, sign: int) -> float:
+def leaked(point: FrontierPoint, sign: int) -> float:
     """What leaked, larger is worse, not under the guess that reads nothing."""
     score = sign * point.informed
     return score if point.guess is None else max(score, sign * point.guess)

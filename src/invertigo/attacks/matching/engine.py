@@ -150,7 +150,7 @@ class Matching:
     ) -> Reconstruction:
         fields = problem.fields(optimum.best)
         view = problem.observation.knowledge.view
-        drawn = view.unknowns if view is not None else {}
+        drawn = (view.unknowns if view is not None else None) or {}
         target = problem.observation.task.domain.target
         images = {k: tensor[winner].detach() for k, tensor in fields.items() if k != target and k not in drawn}
         images = images if self.chart is None else dict(self.chart.settled(images))

@@ -63,6 +63,7 @@ def dissect(observation: Observation, model: GraphNetwork, noise: float | None) 
     gradients = single_gradient(observation)
     precise = Anatomy(model, {name: tensor.double() for name, tensor in gradients.items()}, (), noise)
     rounded = {id(p): gradients[n] for n, p in model.named_parameters() if n in gradients}
+    names = {id(p): n for n, p in model.named_parameters()}
     weights = [layer.weight for layer in model.message_layers] + [linears(model.readout)[0].weight]
     spans = []
     for number, weight in enumerate(weights):
@@ -70,10 +71,27 @@ def dissect(observation: Observation, model: GraphNetwork, noise: float | None) 
         if gradient is None or not bool(gradient.any()):
             where = f"layer {number}" if number < len(model.layers) else "the read-out"
             raise RequirementError(f"The update holds no gradient of the weight of {where}, so its inputs stay hidden.")
+        _refuse_hidden(observation, names[id(weight)])
         std = _rounding(observation, weight) if noise is None else noise
         level = None if std is None else noise_singular_value(std, gradient.shape)
         spans.append(row_space(gradient, noise=level))
     return Anatomy(model, precise.gradients, tuple(spans), noise)
+
+
+def _refuse_hidden(observation: Observation, name: str) -> None:
+    """Whole rows of a weight's gradient may be hidden: the others span the same. Raises: RequirementError."""
+    view = observation.knowledge.view
+    mask = None if view is None or view.visible is None else view.visible.get(name)
+    if mask is None:
+        return
+    shown = mask.flatten(1) > 0
+    torn = shown.any(1) & ~shown.all(1)
+    if bool(torn.any()) or not bool(shown.any()):
+        raise RequirementError(
+            f"The defense hides {int((~shown).sum())} of the {shown.numel()} entries of the gradient of '{name}'; with "
+            "rows that are not whole it has no row space to check candidates against. Where whole rows are hidden, "
+            "attack 'grain' reads the others."
+        )
 
 
 def single_gradient(observation: Observation) -> dict[str, Tensor]:

@@ -20,8 +20,9 @@ from invertigo.attacks.exact.grain.chemistry import AROMATIC, is_molecular, poss
 from invertigo.attacks.exact.grain.counts import whole_numbers
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, equivalent_graphs
 from invertigo.attacks.exact.grain.nodes import TooMany
-from invertigo.attacks.exact.grain.pipeline import Evidence, gather, read_rows, split
+from invertigo.attacks.exact.grain.pipeline import MOST_SPLITS, Evidence, gather, read_rows, split
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
+from invertigo.attacks.exact.grain.vertices import MANY
 from invertigo.attacks.registry import register
 from invertigo.domains import Graphs
 from invertigo.models.graph_network import GraphNetwork
@@ -34,6 +35,9 @@ from invertigo.types import (
     RequirementError,
     check_requirements,
 )
+
+Attempt = tuple[Callable[[Tensor], Tensor] | None, bool, bool]
+"""Which kinds of nodes are likely, whether a singular adjacency hides some blocks, whether no two nodes are alike."""
 
 RESIDUAL = 1e-3
 """Part of the read-out's gradient that may stay unexplained, without noise."""
@@ -58,8 +62,8 @@ class Grain:
         seconds: CPU seconds, after which what is certain by then is returned as `partial`.
         tolerance: relative distance from a row space up to which a candidate is kept; None takes it from the gap
             between the singular values that count and those that are noise.
-        noise: standard deviation of noise on each entry of the gradient, where a defense's is known; it sets the
-            ranks and tolerances.
+        noise: standard deviation of noise on each entry of the gradient, which sets the ranks and tolerances; None
+            takes it from what the adversary knows of the defense.
         most_nodes: graphs are listed up to this many nodes.
         most_degree: neighbours of a node, where the features do not tell.
         alternatives: graphs with the same gradient that are listed at most.
@@ -105,7 +109,7 @@ class Grain:
         assert isinstance(domain, Graphs)
         model = precise_model(observation)
         with torch.no_grad():
-            anatomy = dissect(observation, model, self.noise)
+            anatomy = dissect(observation, model, self._noise(observation))
             recovery = self._recover(observation, domain, anatomy, budget)
         return describe(self.name, observation, recovery, time.perf_counter() - started)
 
@@ -126,8 +130,8 @@ class Grain:
             )
             return partial(anatomy, evidence, budget, reason)
         try:
-            for likely, singular in self._attempts(domain, anatomy):
-                evidence = Evidence(domain, likely, singular)
+            for likely, singular, distinct in self._attempts(domain, anatomy):
+                evidence = Evidence(domain, likely, singular, distinct)
                 try:
                     gather(
                         anatomy,
@@ -144,7 +148,7 @@ class Grain:
                 recovery = self._search(observation, anatomy, evidence, budget)
                 if recovery is not None:
                     return recovery
-                reason = self._why(evidence, observation.num_examples or 1)
+                reason = self._why(anatomy, evidence, observation.num_examples or 1)
         except OutOfBudget as error:
             reason = f"The budget ended after {error}."
         return partial(anatomy, evidence, budget, reason)
@@ -155,7 +159,7 @@ class Grain:
         """What the evidence gives, or None."""
         graphs = observation.num_examples or 1
         if graphs == 1:
-            found = self._list(evidence, budget)
+            found = self._list(anatomy, evidence, budget)
             if found is None or not len(found):
                 return None
             with budget.stage("certificate"):
@@ -165,13 +169,13 @@ class Grain:
         with budget.stage("counts"):
             rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
             pulled = pulls(anatomy, rows, observation.task.num_classes or 2)
-        if pulled.residual > self._slack():
+        if pulled.residual > self._slack(anatomy):
             return None
         with budget.stage("division"):
             ways = divisions(pulled, graphs, budget)
         for division in ways[:DIVISIONS]:
             recovery = self._divided(observation, anatomy, evidence, pulled, division, budget)
-            if recovery is not None and recovery.gradient_distance < 10 * self._slack():
+            if recovery is not None and recovery.gradient_distance < 10 * self._slack(anatomy):
                 return recovery
         return None
 
@@ -194,13 +198,13 @@ class Grain:
             parts.append((found, sorted(c for group in groups for c in group), division.labels[graph]))
         return certify_batch(observation, anatomy, evidence, parts, pulled.unique, budget)
 
-    def _list(self, evidence: Evidence, budget: Budget) -> EquivalentGraphs | None:
+    def _list(self, anatomy: Anatomy, evidence: Evidence, budget: Budget) -> EquivalentGraphs | None:
         shares = evidence.shares
-        if shares is None or shares.residual > self._slack():
+        if shares is None or shares.residual > self._slack(anatomy):
             return None
         total = shares.weights.sum()
         counts = whole_numbers(shares.weights / total, self.most_nodes, max(100 * shares.residual, 1e-5))
-        if counts is None or abs(float(total) - 1) > 10 * self._slack():
+        if counts is None or abs(float(total) - 1) > 10 * self._slack(anatomy):
             return None
         return self._realise(evidence, counts.tolist(), shares.groups, budget)
 
@@ -213,7 +217,7 @@ class Grain:
         aromatic = None
         if self._chemical(evidence.domain) and evidence.kinds is not None:
             aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
-        return equivalent_graphs(
+        found = equivalent_graphs(
             [last.own[c] for c in colours],
             [last.around[c] for c in colours],
             options,
@@ -223,26 +227,39 @@ class Grain:
             most=self.alternatives,
             seconds=self.listing_seconds,
         )
+        found.complete &= len(options) < MOST_SPLITS
+        return found
 
-    def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[tuple[Callable[[Tensor], Tensor] | None, bool]]:
-        """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind."""
+    def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[Attempt]:
+        """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind.
+
+        Nodes with many features are hardly ever alike, so that they are first taken to be all different.
+        """
         kinds = [possible_atoms, None] if self._chemical(domain) else [None]
         hidden = [False, True] if any(anatomy.mixes(layer) for layer in range(1, anatomy.depth)) else [False]
-        return [(likely, singular) for likely in kinds for singular in hidden]
+        distinct = [True, False] if len(domain.blocks) >= MANY else [False]
+        return [(likely, singular, apart) for likely in kinds for apart in distinct for singular in hidden]
 
     def _chemical(self, domain: Graphs) -> bool:
         return self.chemistry and is_molecular(domain)
 
-    def _slack(self) -> float:
-        return RESIDUAL if self.noise is None else 0.1
+    def _noise(self, observation: Observation) -> float | None:
+        """The noise on each entry: as given, else the largest that an adversary who knows the defense reckons with."""
+        view = observation.knowledge.view
+        if self.noise is not None or view is None or not view.noise_std:
+            return self.noise
+        return max(float(std) for std in view.noise_std.values()) or None
 
-    def _why(self, evidence: Evidence, graphs: int) -> str:
+    def _slack(self, anatomy: Anatomy) -> float:
+        return RESIDUAL if anatomy.noise is None else 0.1
+
+    def _why(self, anatomy: Anatomy, evidence: Evidence, graphs: int) -> str:
         for stage, count in evidence.passed.items():
             if count == 0:
                 return f"No candidate of stage '{stage}' lies in its row space."
         if graphs > 1:
             return f"The neighbourhoods could not be shared out among {graphs} graphs."
-        if evidence.shares is None or evidence.shares.residual > self._slack():
+        if evidence.shares is None or evidence.shares.residual > self._slack(anatomy):
             rest = 1.0 if evidence.shares is None else evidence.shares.residual
             return f"The candidates explain all but {rest:.1e} of the read-out's gradient, so some are missing."
         return f"The shares of the neighbourhoods fit no graph of up to {self.most_nodes} nodes."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
 
 import torch
 from jaxtyping import Float
@@ -138,6 +139,47 @@ def first_blocks(check: Check, kinds: Colours, budget: Budget) -> Colours:
         rows += [made] if found else []
         _limit(len(own))
     return finished(kinds, own, around, rows)
+
+
+def distinct_blocks(check: Check, kinds: Colours, budget: Budget) -> Colours:
+    """Blocks of one step where every kind is one node: neighbours are a set, and edges are known from either end.
+
+    A kind that all blocks of a neighbour name is a neighbour; one that none of its blocks name is not. The centre with
+    the fewest ways left is next, so that a hub is read off its neighbours rather than searched for.
+    """
+    names: dict[int, list[tuple[int, ...]]] = {}
+    left, rows = set(range(len(kinds))), []
+    while left:
+        centre, surest, open_ = min(
+            ((c, *_told(c, kinds, names)) for c in left),
+            key=lambda told: (comb(len(told[2]), max(kinds.degrees[told[0]] - len(told[1]), 0)), told[0]),
+        )
+        left.remove(centre)
+        free = kinds.degrees[centre] - len(surest)
+        if free < 0 or free > len(open_):
+            names[centre] = []
+            continue
+        groups = [_set(check, centre, surest, len(surest)), _set(check, centre, open_, free)]
+        found, made = check.search(centre, [group for group in groups if group.count], budget)
+        names[centre] = found
+        rows.append((centre, found, made))
+        _limit(sum(map(len, names.values())))
+    rows = sorted((row for row in rows if row[1]), key=lambda row: row[0])
+    own = [centre for centre, found, _ in rows for _ in found]
+    return finished(kinds, own, [block for _, found, _ in rows for block in found], [made for *_, made in rows])
+
+
+def _told(centre: int, kinds: Colours, names: dict[int, list[tuple[int, ...]]]) -> tuple[list[int], list[int]]:
+    """The kinds that are neighbours for sure, and those that may be."""
+    surest = [u for u, blocks in names.items() if blocks and all(centre in block for block in blocks)]
+    refused = {u for u, blocks in names.items() if not any(centre in block for block in blocks)}
+    taken = {centre, *surest, *refused}
+    return surest, [u for u in range(len(kinds)) if u not in taken and kinds.degrees[u] > 0]
+
+
+def _set(check: Check, centre: int, options: Sequence[int], count: int) -> Slots:
+    colours = torch.tensor(list(options), dtype=torch.long)
+    return Slots(colours, check.parts.parts(centre, colours), count, distinct=True)
 
 
 def next_blocks(check: Check, before: Colours, budget: Budget) -> Colours:

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
+from invertigo.attacks.exact.grain.assumptions import assumptions, implausible_alone
 from invertigo.attacks.exact.grain.budget import Budget
-from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member
+from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, doubled
 from invertigo.attacks.exact.grain.pipeline import Evidence
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
 from invertigo.domains import Graphs
 from invertigo.types import Observation, Reconstruction
 
 WRITTEN_OUT = 64
-_HIDDEN = "A mean over nodes hides how often a graph is repeated: the smallest plausible size is given."
 
 
 def certify(
@@ -26,6 +26,7 @@ def certify(
     """The likeliest graph with the list of those it cannot be told from."""
     assert evidence.shares is not None
     colours = sorted(c for group in evidence.shares.groups for c in group)
+    alone = with_copies(evidence, found, colours)
     graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
     unique = len(found) == 1 and found.complete and evidence.shares.unique
     known = observation.knowledge.labels
@@ -41,8 +42,27 @@ def certify(
         nodes=len(graphs[0]["features"]),
         gradient_distance=distance,
         label=label,
+        reason=alone,
+        assumes=rests_on(evidence, found),
         **told(anatomy, evidence, budget),
     )
+
+
+def with_copies(evidence: Evidence, found: EquivalentGraphs, colours: Sequence[int]) -> str:
+    """Add two copies of the likeliest graph to the class where one alone is unlikely, and say why."""
+    likeliest = found.members[0]
+    kinds = [evidence.levels[-1].kinds[colours[c]] for c in likeliest.colours]
+    impossible, parts = likeliest.cost[:2]
+    why = "it has several parts" if parts > 1 else implausible_alone(evidence, kinds, impossible == 0)
+    if why:
+        found.members.append(doubled(likeliest))
+    return why
+
+
+def rests_on(evidence: Evidence, found: EquivalentGraphs, given: int = 1) -> tuple[str, ...]:
+    """The assumptions behind the class whose likeliest member comes first."""
+    first = found.members[0]
+    return assumptions(evidence, len(first.colours), len(first.edges), parts=int(first.cost[1]), given=given)
 
 
 def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str) -> GraphRecovery:
@@ -101,11 +121,16 @@ def certify_batch(
     """The likeliest form of each graph; `found` has its class, its colours and its label."""
     parts = []
     for graphs, colours, label in found:
+        why = with_copies(evidence, graphs, colours)
         forms = tuple(drawn(evidence, member, colours) for member in graphs.members[:WRITTEN_OUT])
         alone = len(graphs) == 1 and graphs.complete and unique
-        size = len(forms[0]["features"])
+        size, rests = len(forms[0]["features"]), rests_on(evidence, graphs, len(found))
         kind = "exact" if alone else "equivalent"
-        parts.append(GraphRecovery(kind, len(graphs), graphs.complete, forms, size, size, 0.0, label))
+        parts.append(
+            GraphRecovery(
+                *(kind, len(graphs), graphs.complete, forms, size, size, 0.0, label), reason=why, assumes=rests
+            )
+        )
     firsts, labels = tuple(part.alternatives[0] for part in parts), tuple(label for _, _, label in found)
     return GraphRecovery(
         kind="exact" if all(part.kind == "exact" for part in parts) else "equivalent",
@@ -117,6 +142,7 @@ def certify_batch(
         gradient_distance=gradient_distance(observation, anatomy, firsts, labels),
         labels=labels,
         parts=tuple(parts),
+        assumes=tuple(dict.fromkeys(text for part in parts for text in part.assumes)),
         **told(anatomy, evidence, budget),
     )
 
@@ -185,21 +211,20 @@ def words(recovery: GraphRecovery) -> tuple[str, ...]:
             f"{recovery.certain_nodes} kinds of nodes are certain" if recovery.certain_nodes else "nothing is certain"
         )
         return (f"Partial: {certain}. {recovery.reason}", ranks)
+    rests = f"This assumes: {'; '.join(recovery.assumes)}."
     if recovery.parts:
         each = ", ".join(
             "exact" if part.kind == "exact" else f"one of {'' if part.class_complete else 'at least '}{part.class_size}"
             for part in recovery.parts
         )
-        return (f"{len(recovery.parts)} graphs: {each}.", _HIDDEN, ranks)
+        return (f"{len(recovery.parts)} graphs: {each}.", rests, ranks)
     size = f"{'' if recovery.class_complete else 'at least '}{recovery.class_size}"
     if recovery.kind == "exact":
-        first = f"Exact: no other graph of {recovery.nodes} nodes has this gradient."
+        first = f"Exact: no other graph of {recovery.nodes} nodes has this gradient, under the assumptions below."
     else:
         first = (
             f"Gradient-equivalent class of {size} graphs with {recovery.nodes} nodes; the likeliest one is returned."
         )
-    return (
-        first,
-        "A mean over nodes hides how often a graph is repeated: the smallest plausible size is given.",
-        ranks,
-    )
+    if recovery.reason:
+        first += f" Two copies of it belong to the class, because {recovery.reason}."
+    return (first, rests, ranks)

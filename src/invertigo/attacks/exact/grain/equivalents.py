@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
 from invertigo.attacks.exact.grain.chemistry import NODE_COST, impossible_rings, ring_cost
 from invertigo.attacks.exact.grain.realisation import Edges, Search, balanced, instances
-from invertigo.attacks.exact.grain.sameness import same_graph
+from invertigo.domains.sameness import parts as parts_of
+from invertigo.domains.sameness import same_graph
 
 SMALLEST_COMMON_RING = 5
 MOST_FOLD = 6
@@ -62,7 +63,8 @@ def equivalent_graphs(
     """
     found = EquivalentGraphs(complete=True)
     least, parts = None, fewest_parts(own, around)
-    for fold in range(1, MOST_FOLD + 1):
+    first = min((_least_fold(own, around, counts) for counts in options), default=1)
+    for fold in range(first, first + MOST_FOLD):
         for counts in options:
             nodes = fold * sum(counts)
             wanted = instances(own, around, [fold * count for count in counts])
@@ -70,7 +72,8 @@ def equivalent_graphs(
                 continue
             colours = tuple(c for c, count in enumerate(counts) for _ in range(fold * count))
             extra = NODE_COST * (nodes - (least or nodes))
-            if found.members and min(member.cost for member in found.members) <= (0, parts, extra):
+            # Counts that look alike to the gradient are all tried; a larger multiple only for want of a likely graph.
+            if least not in (None, nodes) and min(member.cost for member in found.members) <= (0, parts, extra):
                 continue
             collect = _Collector(found, colours, aromatic, extra, most)
             for connected in (True, False):
@@ -81,20 +84,32 @@ def equivalent_graphs(
                     least, found.fold = least or nodes, fold
                     break
     found.members.sort(key=lambda member: member.cost)
-    if found.members and found.members[0].cost[1] > 1:
-        found.members.append(_doubled(found.members[0]))
     return found
+
+
+def _least_fold(own: Sequence[int], around: Sequence[tuple[int, ...]], counts: Sequence[int]) -> int:
+    """Times these counts must be taken for every node to have as many different neighbours of a colour as it wants."""
+    there: Counter[int] = Counter()
+    for colour, count in zip(own, counts):
+        there[colour] += count
+    wants = [
+        (number + (named == mine), there[named])
+        for mine, near, count in zip(own, around, counts)
+        for named, number in Counter(near).items()
+        if count
+    ]
+    return max((-(-wanted // held) for wanted, held in wants if held), default=1)
 
 
 def fewest_parts(own: Sequence[int], around: Sequence[tuple[int, ...]]) -> int:
     """Parts that no edge can join: no colour of one is wanted by a colour of another."""
     names = {name: number for number, name in enumerate(sorted({*own, *(b for near in around for b in near)}))}
     joined: Edges = frozenset((names[a], names[b]) for a, near in zip(own, around) for b in near if a != b)
-    return components(neighbours(joined, len(names)))
+    return len(parts_of(neighbours(joined, len(names))))
 
 
-def _doubled(member: Member) -> Member:
-    """Two copies of a graph of several parts, which a mean over nodes cannot tell from one; salts have such copies."""
+def doubled(member: Member) -> Member:
+    """Two copies of a graph, which a mean over nodes cannot tell from one; salts have such copies."""
     shift = len(member.colours)
     edges = member.edges | {(a + shift, b + shift) for a, b in member.edges}
     return Member(member.colours * 2, edges, (member.cost[0], 2 * member.cost[1], 2 * member.cost[2]))
@@ -140,10 +155,10 @@ class _Collector:
     def _cost(self, near: list[list[int]], edges: Edges) -> tuple[float, ...]:
         """Impossible rings, parts, then uncommon rings and nodes beyond the fewest."""
         if self.aromatic is None:
-            return (0.0, float(components(near)), self.extra)
+            return (0.0, float(len(parts_of(near))), self.extra)
         rings = smallest_rings(near, edges)
         impossible = impossible_rings([self.aromatic[c] for c in self.colours], rings)
-        return (float(impossible), float(components(near)), ring_cost(Counter(rings.values())) + self.extra)
+        return (float(impossible), float(len(parts_of(near))), ring_cost(Counter(rings.values())) + self.extra)
 
 
 def smallest_rings(near: Sequence[Sequence[int]], edges: Edges) -> dict[tuple[int, int], int]:
@@ -159,19 +174,6 @@ def smallest_rings(near: Sequence[Sequence[int]], edges: Edges) -> dict[tuple[in
         if b in seen:
             sizes[a, b] = steps + 1
     return sizes
-
-
-def components(near: Sequence[Sequence[int]]) -> int:
-    """Number of connected parts."""
-    left, count = set(range(len(near))), 0
-    while left:
-        count += 1
-        stack = [left.pop()]
-        while stack:
-            fresh = [b for b in near[stack.pop()] if b in left]
-            left.difference_update(fresh)
-            stack += fresh
-    return count
 
 
 def neighbours(edges: Edges, count: int) -> list[list[int]]:

@@ -16,15 +16,21 @@ LARGEST_TABLE = 4_000_000
 
 @dataclass(frozen=True)
 class Slots:
-    """`count` alike slots that take a multiset of `options` (colours), whose parts in the sum are `parts`."""
+    """`count` alike slots that take a multiset of `options` (colours), whose parts in the sum are `parts`.
+
+    With `distinct`, no option is taken twice.
+    """
 
     options: Int[Tensor, " option"]
     parts: Float[Tensor, "option part"]
     count: int
+    distinct: bool = False
 
     @property
     def ways(self) -> int:
-        """Number of multisets."""
+        """Number of multisets (or sets)."""
+        if self.distinct:
+            return comb(len(self.options), self.count)
         return comb(len(self.options) + self.count - 1, self.count)
 
 
@@ -65,7 +71,8 @@ def _multisets(group: Slots, count: int) -> Iterator[Filled]:
         yield _table(group, count)
         return
     places, parts = _places(group, count - 1)
-    first = torch.searchsorted(places[:, 0].contiguous(), torch.arange(len(group.options)))
+    leads = torch.arange(len(group.options)) + int(group.distinct)
+    first = torch.searchsorted(places[:, 0].contiguous(), leads)
     held: list[Filled] = []
     size = 0
     for lead in range(len(group.options)):
@@ -98,10 +105,11 @@ def _places(group: Slots, count: int) -> Filled:
     places = torch.arange(size)[:, None]
     sums = group.parts
     for _ in range(count - 1):
-        # A tuple that ends in place p goes on with p, p + 1, ..., which keeps the order.
-        repeats = size - places[:, -1]
+        # A tuple that ends in place p goes on with p (or, in a set, p + 1), p + 1, ..., which keeps the order.
+        start = places[:, -1] + int(group.distinct)
+        repeats = size - start
         index = torch.arange(len(places)).repeat_interleave(repeats)
-        ends = torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index] + places[index, -1]
+        ends = torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index] + start[index]
         places = torch.cat([places[index], ends[:, None]], 1)
         sums = sums[index] + group.parts[ends]
     return places, sums

@@ -11,14 +11,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.blocks import check_of, first_blocks, next_blocks
+from invertigo.attacks.exact.grain.blocks import check_of, distinct_blocks, first_blocks, next_blocks
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
 from invertigo.attacks.exact.grain.counts import Shares, shares
 from invertigo.attacks.exact.grain.nodes import kinds_in
 from invertigo.attacks.exact.grain.singular import blocks_off_the_space
+from invertigo.attacks.exact.grain.vertices import MANY, corner_kinds
 from invertigo.attacks.subspace import Subspace
 from invertigo.domains import Graphs
+
+MOST_SPLITS = 256
+"""Ways to share counts among colours that look alike to the gradient."""
 
 
 @dataclass
@@ -26,12 +30,15 @@ class Evidence:
     """What is known so far; a stage that fails leaves the earlier ones.
 
     `likely` keeps the kinds of nodes (kind, block) to which the search is confined; `singular` looks for blocks off the
-    row spaces of convolutions as well.
+    row spaces of convolutions as well; `distinct` takes no two nodes for equal;
+    `all_kinds` tells that no kind of node in the row space was left out.
     """
 
     domain: Graphs
     likely: Callable[[Tensor], Tensor] | None = None
     singular: bool = False
+    distinct: bool = False
+    all_kinds: bool = True
     kinds: Int[Tensor, "kind block"] | None = None
     features: Float[Tensor, "kind column"] | None = None
     levels: list[Colours] = field(default_factory=list)
@@ -57,7 +64,7 @@ def kinds_of_nodes(
 ) -> tuple[Tensor, Tensor, Colours]:
     """The kinds of nodes, their features, and them as colours with a degree each."""
     domain = evidence.domain
-    kinds = kinds_in(domain, node_space(anatomy, domain.width), budget)
+    kinds = _kinds(evidence, node_space(anatomy, domain.width), budget)
     if evidence.likely is not None:
         kinds = kinds[evidence.likely(kinds)]
     if domain.degree_block is not None:
@@ -67,6 +74,16 @@ def kinds_of_nodes(
         kinds = kinds.repeat_interleave(most_degree + 1, 0)
     features = domain.to_model(domain.one_hot(kinds).double())
     return kinds, features, Colours(features, tuple(degrees.tolist()), tuple(range(len(kinds))))
+
+
+def _kinds(evidence: Evidence, space: Subspace, budget: Budget) -> Int[Tensor, "kind block"]:
+    domain = evidence.domain
+    if len(domain.blocks) >= MANY and domain.vocabulary is None and not space.full:
+        corners = corner_kinds(domain, space, budget)
+        if corners is not None:
+            evidence.all_kinds = corners.complete
+            return corners.choices
+    return kinds_in(domain, space, budget)
 
 
 def gather(
@@ -89,7 +106,8 @@ def gather(
             before = evidence.levels[-1]
             check = check_of(anatomy, layer, before, evidence.features, tolerance)
             hidden = evidence.singular and anatomy.mixes(layer + 1)
-            search = blocks_off_the_space if hidden else next_blocks if layer else first_blocks
+            first = distinct_blocks if evidence.distinct else first_blocks
+            search = blocks_off_the_space if hidden else next_blocks if layer else first
             found = search(check, before, budget)
             evidence.levels.append(found)
             evidence.passed[f"blocks {layer + 1}"] = len(found)
@@ -109,7 +127,7 @@ def read_rows(anatomy: Anatomy, colours: Colours, features: Tensor) -> Float[Ten
     return torch.cat([features[list(colours.kinds)], colours.rows], 1)
 
 
-def split(counts: list[int], groups: tuple[tuple[int, ...], ...], most: int = 256) -> list[dict[int, int]]:
+def split(counts: list[int], groups: tuple[tuple[int, ...], ...], most: int = MOST_SPLITS) -> list[dict[int, int]]:
     """Counts of colours from counts of groups: every way to share a group's count among its colours."""
     ways = [[dict(zip(group, parts)) for parts in _parts(count, len(group))] for count, group in zip(counts, groups)]
     return [

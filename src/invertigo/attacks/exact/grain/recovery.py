@@ -13,8 +13,10 @@ class GraphRecovery:
     """How far the reconstruction of one graph (or one batch of graphs) goes, and what it rests on.
 
     Args:
-        kind: `exact` when one graph alone of its size has this gradient, proven by listing them all; `equivalent`
-            when several have it, or the listing did not end; `partial` when no graph was completed.
+        kind: `exact` when no other graph has this gradient, up to isomorphism and if everything in `assumes` holds,
+            proven by listing them all; `equivalent` when several have it, or the listing did not end; `partial` when
+            no graph was completed.
+        assumes: what `exact`, or a complete class, rests on, a sentence each.
         class_size: graphs found with the same gradient; `class_complete` tells that these are all of that size.
         alternatives: the graphs of the class, likeliest first, each with `features` (node, column), `adjacency`
             (node, node): the first one is the reconstruction.
@@ -43,3 +45,4 @@ class GraphRecovery:
     reason: str = ""
     labels: tuple[int, ...] = ()
     parts: tuple[GraphRecovery, ...] = ()
+    assumes: tuple[str, ...] = ()
