@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from invertigo import attacks, defenses, domains, guards
-from invertigo.domains import Images
+from invertigo.domains import Graphs, Images
 from invertigo.testing import attack_checks, defense_checks, domain_checks, guard_checks, planted_case
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -18,6 +18,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "see_through_gradients": {"iterations": 80, "restarts": 2},
     "gauss_newton": {"iterations": 15},
     "auto": {"iterations": 60},
+    "graph_dlg": {"iterations": 60},
+    "graph_tag": {"iterations": 80},
     "generative_prior": {"iterations": 80, "restarts": 2, "latent": 8, "width": 4, "epochs": 10},
     "class_fishing": {"target": 1, "iterations": 60},
     "geminio": {"target": 1, "iterations": 60, "epochs": 3},
@@ -35,7 +37,11 @@ INSTANCES = {
         Images(shape=(1, 12, 12)),
         Images(shape=(3, 16, 20), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25)),
         Images(shape=(1, 28, 28), low=-1.0, high=1.0),
-    ]
+    ],
+    "graphs": [
+        Graphs((4, 2, 1), nodes=6),
+        Graphs((3, 5), nodes=4, degree_block=1, mean=(0.5, 0.2, 0.3, *[0.2] * 5), std=(0.5, 0.0, 0.1, *[0.4] * 5)),
+    ],
 }
 """Domains as their users build them."""
 

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [["README.md", "docs/quickstart.md", "docs/cli.md", "docs/attacks.md"], ["docs/extending.md"], ["docs/guard.md"]]
+PAGES = [
+    ["README.md", "docs/quickstart.md", "docs/cli.md", "docs/attacks.md", "docs/defenses.md"],
+    ["docs/extending.md"],
+    ["docs/guard.md"],
+]
 """Pages that share a process; the README and the page on extending register an attack of the same name."""
 
 READER = """

@@ -1,7 +1,14 @@
 import pytest
 
 from invertigo.auditing.flags import RULES, Evidence, raise_flags
-from invertigo.auditing.record import AttackRecord, BaselineRecord, DefenseRecord, MetricRecord
+from invertigo.auditing.record import (
+    AttackRecord,
+    BaselineRecord,
+    DefenseRecord,
+    FlagRecord,
+    MetricRecord,
+    UtilityRecord,
+)
 
 PSNR = MetricRecord(name="psnr", label="PSNR", privacy_loss=True)
 MSE = MetricRecord(name="mse", label="MSE", privacy_loss=False)
@@ -32,6 +39,12 @@ def shield(**facts):
     return DefenseRecord(**{"name": "d", "paper": "p", "settings": {"k": 1}, "releases": 4, "undefended": 0} | facts)
 
 
+def learned(accuracy, **facts):
+    given = {"rounds": 1, "clients": 1, "dirichlet": None, "batch_size": 1, "learning_rate": 0.1, "examples": 1}
+    given |= {"test": 1, "curve": [], "seconds": 1.0, "bytes": 1.0, "raw_bytes": 1.0, "chance": 0.1}
+    return UtilityRecord(accuracy=accuracy, **(given | facts))
+
+
 def codes(found):
     return [flag.code for flag in raise_flags(found)]
 
@@ -54,6 +67,8 @@ CASES = {
     "update_unexplained": evidence(attack(residual=0.9)),
     "short_schedule": evidence(short_schedules=[("a", 10, 4800), ("not run", 1, 100)]),
     "few_examples": evidence(num_examples=29),
+    "narrow_layers": evidence(remarks=[FlagRecord(code="narrow_layers", severity="warning", message="x")]),
+    "nothing_learned": evidence(utility=learned(0.14)),
     "inert_defense": evidence(defense=shield(undefended=4)),
     "undefended_releases": evidence(defense=shield(undefended=3)),
     "no_informed_attack": evidence(defense=shield(uninformed="it cannot be simulated.")),
@@ -124,3 +139,9 @@ def test_decibels_alone_show_that_a_naive_attack_was_weaker():
     assert flag.code == "naive_attack_weaker"
     assert "21.0 dB instead of 24.5" in flag.message
     assert codes(evidence(naive, naive.model_copy(update={"informed": True}), metrics=[psnr], defense=shield())) == []
+
+
+def test_a_defense_may_stop_the_learning_but_not_its_absence():
+    assert codes(evidence(defense=shield(knows="k"), utility=learned(0.1, undefended_accuracy=0.9))) == []
+    stuck = evidence(defense=shield(knows="k"), utility=learned(0.1, undefended_accuracy=0.1))
+    assert codes(stuck) == ["nothing_learned"]

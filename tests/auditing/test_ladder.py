@@ -84,6 +84,16 @@ def test_among_equals_the_better_headline_score_wins_in_either_direction():
     assert climb(rungs, records, "psnr", -1)[1].strongest == "ten"
 
 
+def test_a_rung_on_which_every_attack_refused_was_not_examined():
+    rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=True)
+    refused = attack(2, []).model_copy(update={"status": "refused", "reason": "It needs more."})
+    levels = climb(rungs, [attack(1, ["nothing"]), refused], "psnr", 1)
+    assert levels[1].examined
+    assert not levels[2].examined
+    assert levels[2].reason == "no attack of this audit could read it: It needs more."
+    assert climb(rungs, [attack(2, ["nothing"]), refused], "psnr", 1)[2].examined
+
+
 def test_the_interval_is_that_of_the_recovered_share():
     rungs = plan_ladder(ThreatLevel.UPDATE, mode_matters=True)
     low, high = climb(rungs, [attack(1, ["exact"] * 4)], "psnr", 1)[1].recovered_interval

@@ -13,7 +13,8 @@ from invertigo import data
 from invertigo.data.photos import crop_boxes
 from invertigo.types import InvalidValueError, UnknownNameError
 
-BUNDLED = [name for name in data.registry if data.registry[name].bundled]
+IMAGES = [name for name in data.registry if isinstance(data.registry[name], data.ImageSource)]
+BUNDLED = [name for name in IMAGES if data.registry[name].bundled]
 
 
 @pytest.fixture(autouse=True)

@@ -310,6 +310,7 @@ def test_each_requirement_is_met_by_what_it_names():
         labels=torch.tensor([0]),
         batch_statistics={"2": (torch.zeros(5), torch.ones(5))},
         public=Batch({"images": torch.rand(2, 1, 4, 4), "labels": torch.tensor([0, 1])}),
+        fields={"present": torch.ones(1, 3, dtype=torch.bool)},
         plant=Plant("test", {"weight": torch.zeros(1)}),
     )
     assert observe(known).unmet(frozenset(Requirement)) == []

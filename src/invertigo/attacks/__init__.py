@@ -3,10 +3,11 @@
 from invertigo.attacks.active import Imprint, QuantileBias, TrapWeights
 from invertigo.attacks.amortised import AmortisedInverter
 from invertigo.attacks.auto import Auto
-from invertigo.attacks.exact import LinearLayer
+from invertigo.attacks.exact import Grain, GraphRecovery, LinearLayer
 from invertigo.attacks.generative import GenerativePrior
 from invertigo.attacks.labels import LabelGuess, infer_labels
 from invertigo.attacks.matching.gauss_newton import GaussNewton
+from invertigo.attacks.matching.graph_recipes import GraphDLG, GraphTAG
 from invertigo.attacks.matching.recipes import DLG, IDLG, InvertingGradients, SeeThroughGradients
 from invertigo.attacks.registry import make, reconstruct, register, registry
 
@@ -17,6 +18,10 @@ __all__ = [
     "Auto",
     "GaussNewton",
     "GenerativePrior",
+    "Grain",
+    "GraphDLG",
+    "GraphRecovery",
+    "GraphTAG",
     "Imprint",
     "InvertingGradients",
     "LabelGuess",

@@ -8,6 +8,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from invertigo.attacks.classifier_gradient import ClassifierGradient
+from invertigo.attacks.subspace import row_space
 
 
 def classes_in_column_space(reader: ClassifierGradient, rank: int) -> Tensor | None:
@@ -21,7 +22,7 @@ def classes_in_column_space(reader: ClassifierGradient, rank: int) -> Tensor | N
     weight = reader.weight_gradient
     if weight is None or not 0 < rank < reader.classes - 1:
         return None
-    left = torch.linalg.svd(weight, full_matrices=False).U[:, :rank].cpu().numpy()
+    left = row_space(weight.T, rank=rank).basis.T.cpu().numpy()
     found = [_negative_only_at(left, k) for k in range(reader.classes)]
     return torch.tensor(found, device=weight.device) if any(found) else None
 

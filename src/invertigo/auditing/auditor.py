@@ -29,7 +29,7 @@ from invertigo.auditing.scenario import DefenseSection, Scenario, load_scenario
 from invertigo.auditing.session import AuditProgress, Session
 from invertigo.auditing.staging import stage
 from invertigo.auditing.utility import measure_utility
-from invertigo.data import ImageSet
+from invertigo.data import GraphSet, ImageSet
 from invertigo.federation import Round, Tape
 from invertigo.types import (
     ActiveAttack,
@@ -59,7 +59,7 @@ def audit(
     seed: int | None = None,
     defense: str | Mapping[str, Any] | Defense | None = None,
     releases: int | None = None,
-    public: Batch | ImageSet | None = None,
+    public: Batch | ImageSet | GraphSet | None = None,
     decoys: int | None = None,
     num_classes: int | None = None,
     progress: AuditProgress | None = None,

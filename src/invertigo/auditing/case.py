@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from invertigo import data
+from invertigo.auditing.graph_cases import graph_remarks, graph_step
 from invertigo.auditing.ladder import Rung, plan_ladder
 from invertigo.auditing.protection import make_defense
+from invertigo.auditing.record import FlagRecord
 from invertigo.auditing.trial import generator_for
 from invertigo.auditing.utility import TrialRun
-from invertigo.data import ImageSet
-from invertigo.domains import Images
+from invertigo.data import GraphSet, ImageSet
+from invertigo.domains import Graphs, Images
+from invertigo.domains.molecules import BLOCKS
 from invertigo.evaluation import Reader
 from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
 from invertigo.types import (
@@ -68,6 +71,10 @@ class Case:
     title: str = ""
     private: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
+    known: Sequence[str] = ()
+    """Fields of the batch that the adversary knows from rung 2 on, beside what the rung itself tells."""
+    remarks: Sequence[FlagRecord] = ()
+    """What a reader should know of the private examples and the model."""
 
     @property
     def num_examples(self) -> int | None:
@@ -150,6 +157,7 @@ class Case:
             defense=self.defense,
             secret=generator_for(seed, "defense", device=next(self.task.model.parameters()).device),
             releases=self.releases,
+            known=self.known,
             plant=plant,
         )
 
@@ -218,10 +226,14 @@ def case_of_step(
     fields = _fields(batch, domain)
     domain, inferred = (domain, False) if domain is not None else Images.infer(fields["images"])
     truth = Batch(fields)
-    task = Task(model, loss, domain, num_classes or count_classes(model, truth[domain.inputs]))
+    on_graphs = isinstance(domain, Graphs)
+    inputs = [truth[name] for name in getattr(domain, "reads", (domain.inputs,)) if name in truth.fields]
+    classes = num_classes or count_classes(model, *inputs)
+    task = Task(model, loss, domain, classes, graph_step(loss) if on_graphs else None)
     local = local or LocalTraining(mode="train" if model.training else "eval")
     title = f"{type(model).__name__} · {_recipe(local)} · batch {len(truth)}"
-    return Case(task, local, truth, range_inferred=inferred, title=title)
+    remarks = graph_remarks(task, truth) if on_graphs else ()
+    return Case(task, local, truth, range_inferred=inferred, title=title, remarks=remarks)
 
 
 def _fields(batch: Batch | Mapping[str, Tensor] | Sequence[Tensor], domain: Domain | None) -> dict[str, Tensor]:
@@ -254,24 +266,31 @@ def case_of_observation(observation: Observation, truth: Any) -> Case:
     return Case(observation.task, observation.local, batch, received=observation, title=title)
 
 
-def count_classes(model: nn.Module, inputs: Tensor) -> int | None:
+def count_classes(model: nn.Module, *inputs: Tensor) -> int | None:
     """Width of the model's output, by a dry run that leaves it as it was; None when that is no (batch, class)."""
     parameters = trainable(model)
-    like = next(iter(parameters.values()), inputs)
-    one = inputs[:1].to(like.device, like.dtype if inputs.is_floating_point() else None)
+    like = next(iter(parameters.values()), inputs[0])
+    one = [t[:1].to(like.device, like.dtype if t.is_floating_point() else None) for t in inputs]
     try:
         with simulating(model, "eval"), torch.no_grad():
-            output = model(one)
+            output = model(*one)
     except (RuntimeError, ValueError, TypeError):
         # The client's own training gives the error with its explanation.
         return None
     return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else None
 
 
-def as_batch(public: Batch | ImageSet, domain: Domain) -> Batch:
+def as_batch(public: Batch | ImageSet | GraphSet, domain: Domain) -> Batch:
     """Examples as the model reads them; an `ImageSet` holds pixels and is normalised here."""
     if isinstance(public, Batch):
         return public
+    if isinstance(public, GraphSet):
+        if not isinstance(domain, Graphs) or domain.blocks != public.blocks:
+            raise ConfigurationError(
+                f"The graphs of '{public.name}' have other features than the private {domain.name}; "
+                "pass public= of the same kind."
+            )
+        return public.batch(domain=domain)
     if not isinstance(domain, Images):
         raise ConfigurationError(f"An image set cannot stand beside private {domain.name}; pass public=Batch(...).")
     pixels = public.images * (domain.high - domain.low) + domain.low
@@ -279,7 +298,9 @@ def as_batch(public: Batch | ImageSet, domain: Domain) -> Batch:
 
 
 def stand_in(domain: Domain, wanted: int) -> tuple[Batch | None, str]:
-    """Bundled pictures of the same shape as a line-up, with their name; (None, "") when there are none."""
+    """Bundled examples of the same shape as a line-up, with their name; (None, "") when there are none."""
+    if isinstance(domain, Graphs) and domain.blocks == BLOCKS:
+        return as_batch(data.load("drugs"), domain), "drugs"
     if not isinstance(domain, Images) or domain.shape[1] != domain.shape[2] or domain.shape[0] not in STAND_INS:
         return None, ""
     name = STAND_INS[domain.shape[0]]

@@ -37,7 +37,7 @@ from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.evaluation.reader import READABLE
 from invertigo.types import INVERTIGO, Observation
 
-NOUNS = {"images": "image"}
+NOUNS = {"images": "image", "graphs": "graph"}
 SHORT = 0.1
 """Part of an attack's default iterations under which its search is called short."""
 
@@ -64,7 +64,7 @@ def compose(
     sign = 1 if metrics[0].privacy_loss else -1
     levels = climb(rungs, records, metrics[0].name, sign)
     evidence = _evidence(case, session, judge, priors, metrics, decoys)
-    flags = raise_flags(replace(evidence, defense=defense))
+    flags = raise_flags(replace(evidence, defense=defense, utility=utility))
     record = AuditRecord(
         title=case.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,6 +140,7 @@ def _evidence(
         short_schedules=[cut for entry in session.entries if (cut := _cut_short(entry))],
         dropout=case.local.mode == "train" and _has_dropout(case.task.model),
         interrupted=session.interrupted,
+        remarks=case.remarks,
     )
 
 

@@ -11,6 +11,8 @@ from invertigo.auditing.record import AttackRecord, DefenseRecord, FlagRecord, M
 
 APART = 3.0
 """Decibels by which an informed attack must beat a naive one before a reader is told."""
+LEARNED = 0.05
+"""Accuracy above chance from which on a model has learned something."""
 
 
 def _inert(evidence: Evidence) -> Iterator[FlagRecord]:
@@ -66,6 +68,19 @@ def _knowledge_unused(evidence: Evidence) -> Iterator[FlagRecord]:
         )
 
 
+def _nothing_learned(evidence: Evidence) -> Iterator[FlagRecord]:
+    """Without the defense, the training that shows its cost must get somewhere."""
+    u = evidence.utility
+    bare = None if u is None else u.accuracy if evidence.defense is None else u.undefended_accuracy
+    if u is not None and bare is not None and bare <= u.chance + LEARNED:
+        yield FlagRecord(
+            code="nothing_learned",
+            severity="warning",
+            message=f"Even without a defense the model learned nothing: accuracy {bare:.1%}, by chance {u.chance:.1%}.",
+            remedy="Raise utility.rounds or utility.learning_rate; until it learns, no cost of a defense is measured.",
+        )
+
+
 def _best_mean(attacks: Sequence[AttackRecord], metric: MetricRecord) -> float:
     """The best mean headline score, turned so that larger means more was rebuilt."""
     sign = 1 if metric.privacy_loss else -1
@@ -81,4 +96,5 @@ DEFENSE_RULES: tuple[Callable[[Evidence], Iterator[FlagRecord]], ...] = (
     _undefended,
     _knowledge_unused,
     _naive_attack_weaker,
+    _nothing_learned,
 )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from invertigo.auditing.record import AttackRecord, BaselineRecord, DefenseRecord, MetricRecord
+from invertigo.auditing.record import (
+    AttackRecord,
+    BaselineRecord,
+    DefenseRecord,
+    FlagRecord,
+    MetricRecord,
+    UtilityRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,10 @@ class Evidence:
     """(attack, iterations it was set to, iterations it has by default) where the user cut the search short."""
     dropout: bool = False
     defense: DefenseRecord | None = None
+    utility: UtilityRecord | None = None
     interrupted: bool = False
+    remarks: Sequence[FlagRecord] = ()
+    """Flags that the private examples and the model call for by themselves."""
 
     @property
     def ran(self) -> list[AttackRecord]:

@@ -229,6 +229,10 @@ def _dropout(e: Evidence) -> Flags:
         )
 
 
+def _remarks(e: Evidence) -> Flags:
+    yield from e.remarks
+
+
 RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _vanishing_update,
     _interrupted,
@@ -243,6 +247,7 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _no_decoys,
     _borrowed_decoys,
     _dropout,
+    _remarks,
     _exact_beats_optimiser,
     _not_identified,
     _few_examples,

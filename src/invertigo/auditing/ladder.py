@@ -112,8 +112,16 @@ def climb(rungs: Sequence[Rung], records: Sequence[AttackRecord], headline: str,
     for rung in rungs:
         known = [r for r in records if r.level <= rung.level and r.status == "ran" and r.outcomes]
         best = max(known, key=lambda r: _strength(r, headline, sign), default=None)
-        levels.append(_level(rung, best))
+        levels.append(_level(_as_it_went(rung, records), best))
     return levels
+
+
+def _as_it_went(rung: Rung, records: Sequence[AttackRecord]) -> Rung:
+    """A rung whose every attack refused was not examined, whatever had been planned."""
+    here = [record for record in records if record.level == rung.level]
+    if not rung.attacked or not here or any(record.status != "refused" for record in here):
+        return rung
+    return Rung(rung.level, False, f"no attack of this audit could read it: {here[0].reason}")
 
 
 def _strength(record: AttackRecord, headline: str, sign: int) -> tuple[int, int, float, int, bool]:

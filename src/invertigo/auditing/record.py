@@ -123,6 +123,8 @@ class UtilityRecord(_Record):
     """(round, accuracy), a few rounds."""
     diverged: bool = False
     """The loss became infinite, after which nothing was learned."""
+    chance: float = 0.0
+    """Accuracy of always naming the commonest class of the test examples."""
     undefended_accuracy: float | None = None
     """The same training without the defense; None where it was not measured."""
     undefended_curve: list[tuple[int, float]] = []

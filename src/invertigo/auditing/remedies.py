@@ -18,6 +18,12 @@ def remedies(
             "The first layer is fully connected, so its gradient holds the inputs themselves: start with a "
             "convolution, or make the first layer narrower than the batch."
         )
+    if strongest == "grain":
+        yield (
+            "Every message-passing layer is wider than the graph has nodes, so the row space of its gradient holds the "
+            "nodes themselves: make the layers narrower than the graphs of a batch together, hide the gradient of the "
+            "first layer, or add noise to it."
+        )
     if level is not None and level >= 3 and local.mode == "train" and not local.shares_buffers:
         yield "Keep training in training mode and keep the BatchNorm buffers on the client: that is what held so far."
     if local.mode == "eval" and _mode_dependent(model):

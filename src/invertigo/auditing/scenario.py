@@ -39,6 +39,7 @@ class DataSection(_Section):
     skip: int = Field(0, ge=0, description="How many drawn examples to pass over, so that audits take different ones.")
     size: int | None = Field(None, ge=1, description="Side in pixels to which images are resized.")
     limit: int | None = Field(None, ge=1, description="Read only the first so many examples of a large set.")
+    nodes: tuple[int, int] | None = Field(None, description="Only graphs with at least and at most so many nodes.")
     grayscale: bool = Field(False, description="Turn colour images into one channel.")
     public_count: int = Field(500, ge=0, description="Other examples kept as public data, baselines and decoys.")
 
@@ -98,6 +99,9 @@ class AdversarySection(_Section):
     levels: list[int] | None = Field(None, description="Rungs of the threat ladder to examine; default: see below.")
     clients: int = Field(1, ge=1, description="Clients whose updates are summed before the adversary sees them.")
     releases: int = Field(1, ge=1, description="How often the adversary sees an update of the same batch and model.")
+    knows: list[str] = Field(
+        default_factory=list, description="Fields of the batch that are known from rung 2 on, e.g. adjacency of graphs."
+    )
 
     @field_validator("levels")
     @classmethod

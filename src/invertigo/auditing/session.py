@@ -109,14 +109,14 @@ class Session:
 
     def prior_only(self, level: ThreatLevel) -> Iterator[tuple[Entry, Reconstruction]]:
         """What each optimisation attack that ran draws from its priors alone, with the matching term off."""
-        ran = {record.attack for record in self.records if record.status == "ran"}
+        ran = {record.attack: ThreatLevel(record.level) for record in reversed(self.records) if record.status == "ran"}
         for entry in self.entries:
             blind = _without_matching(entry.attack)
             if blind is None or self.interrupted or entry.name not in ran:
                 continue
             trial = attempt(
                 Entry(blind, pinned=True),
-                self.observations[level],
+                self.observations[max(level, ran[entry.name])],  # lower rungs may lack what it needs
                 seed=self.seed,
                 seconds=max(1.0, min(0.1 * self.budget.seconds, self.budget.left)),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,13 @@ from torch.nn import functional as F
 
 from invertigo import data, models
 from invertigo.auditing.case import Case, as_batch, prepared
+from invertigo.auditing.graph_cases import check_reads, graph_domain, graph_remarks, known_fields, read_graphs
 from invertigo.auditing.protection import make_defense
 from invertigo.auditing.scenario import Scenario
 from invertigo.auditing.trial import generator_for
 from invertigo.auditing.utility import TrialRun
-from invertigo.data import ImageSet
-from invertigo.domains import Images
+from invertigo.data import GraphSet, ImageSet
+from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader, train_reader
 from invertigo.federation import train_locally
 from invertigo.types import Batch, ConfigurationError, Defense, InvalidValueError, LocalTraining, Task, check_fits
@@ -44,12 +46,12 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None, de
     images = _load(scenario)
     drawn = _drawn_indices(scenario, images)
     private = drawn[scenario.data.skip :][: _wanted(scenario)]
-    rest = _public(scenario, images.others(drawn))
-    domain = _domain(scenario, rest or images)
+    rest = _public(scenario, images.others(drawn)) if len(drawn) < len(images) else None
+    domain = graph_domain(scenario, rest, images) if isinstance(images, GraphSet) else _domain(scenario, rest or images)
     dtype = getattr(torch, scenario.dtype)
     public = None if rest is None else as_batch(rest, domain).to(scenario.device, dtype)
     truth = as_batch(_part(images, private[: _own(scenario, private)]), domain)
-    plain = Task(_model(scenario, images, dtype), F.cross_entropy, domain, images.num_classes)
+    plain = _task(_model(scenario, images, dtype), domain, images.num_classes)
     task = plain if defense is None else prepared(defense, plain, public, scenario.seed)
     # Before the model is trained: a defense must be able to learn from the start.
     trial = _trial(scenario, images.others(drawn), plain, task)
@@ -73,20 +75,30 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None, de
         title=scenario.title,
         private=scenario.private if scenario.private is not None else not images.bundled,
         facts=scenario.resolved(),
+        known=known_fields(scenario, truth),
+        remarks=graph_remarks(task, truth) if isinstance(domain, Graphs) else (),
     )
 
 
-def _reader(scenario: Scenario, images: ImageSet, domain: Images) -> Reader | None:
+def _task(model: nn.Module, domain: Images | Graphs, classes: int) -> Task:
+    if isinstance(domain, Graphs):
+        return models.graph_task(model, domain, classes)
+    return Task(model, F.cross_entropy, domain, classes)
+
+
+def _reader(scenario: Scenario, images: ImageSet | GraphSet, domain: Images | Graphs) -> Reader | None:
     """A classifier of clean images that are not private and, as far as there are others, not public."""
     if not scenario.reader_epochs:
         return None
+    if isinstance(images, GraphSet) or isinstance(domain, Graphs):
+        raise ConfigurationError("reader_epochs trains a classifier of rebuilt images; leave it out for graphs.")
     order = torch.randperm(len(images), generator=generator_for(scenario.seed, "public")).flip(0)
     part = as_batch(_part(images, order[:READER_EXAMPLES].tolist()), domain)
     generator = generator_for(scenario.seed, "reader")
     return train_reader(part, domain, images.num_classes, epochs=scenario.reader_epochs, generator=generator)
 
 
-def _trial(scenario: Scenario, images: ImageSet, plain: Task, task: Task) -> TrialRun | None:
+def _trial(scenario: Scenario, images: ImageSet | GraphSet, plain: Task, task: Task) -> TrialRun | None:
     """The training that shows what the defense costs, on examples that are neither private nor, if possible, public."""
     section = scenario.utility
     if section is None:
@@ -116,9 +128,11 @@ def _trial(scenario: Scenario, images: ImageSet, plain: Task, task: Task) -> Tri
     )
 
 
-def _load(scenario: Scenario) -> ImageSet:
+def _load(scenario: Scenario) -> ImageSet | GraphSet:
     section = scenario.data
     images = data.load(section.name, split=section.split, size=section.size, limit=section.limit)
+    if isinstance(images, GraphSet):
+        return read_graphs(scenario, images)
     if not section.grayscale or images.shape[0] == 1:
         return images
     # ITU-R BT.601 luma, the common choice for one channel out of three.
@@ -127,7 +141,7 @@ def _load(scenario: Scenario) -> ImageSet:
     return ImageSet(images.name, grey, images.labels, images.classes, images.bundled, images.licence, images.paper)
 
 
-def _drawn_indices(scenario: Scenario, images: ImageSet) -> list[int]:
+def _drawn_indices(scenario: Scenario, images: ImageSet | GraphSet) -> list[int]:
     """Every example that may not be public: passed over, the audited client's, the other clients', the pool's rest."""
     section, clients, wanted = scenario.data, scenario.adversary.clients, _wanted(scenario)
     needed = max(section.skip + wanted, section.pool or 0)
@@ -152,13 +166,17 @@ def _own(scenario: Scenario, private: Sequence[int]) -> int:
     return len(private) // scenario.adversary.clients
 
 
-def _other_clients(scenario: Scenario, images: ImageSet, private: Sequence[int], domain: Images) -> list[Batch]:
+def _other_clients(
+    scenario: Scenario, images: ImageSet | GraphSet, private: Sequence[int], domain: Images | Graphs
+) -> list[Batch]:
     own = _own(scenario, private)
     parts = [private[start : start + own] for start in range(own, len(private), own)]
     return [as_batch(_part(images, part), domain) for part in parts]
 
 
-def _part(images: ImageSet, indices: Sequence[int]) -> ImageSet:
+def _part(images: ImageSet | GraphSet, indices: Sequence[int]) -> Any:
+    if isinstance(images, GraphSet):
+        return images.part(indices)
     index = torch.tensor(list(indices))
     images.batch(index)  # refuses an index that the set does not have
     return ImageSet(
@@ -172,7 +190,7 @@ def _part(images: ImageSet, indices: Sequence[int]) -> ImageSet:
     )
 
 
-def _public(scenario: Scenario, rest: ImageSet) -> ImageSet | None:
+def _public(scenario: Scenario, rest: ImageSet | GraphSet) -> Any:
     count = min(scenario.data.public_count, len(rest))
     if count == 0:
         return None
@@ -190,8 +208,9 @@ def _domain(scenario: Scenario, public: ImageSet) -> Images:
     return Images(public.shape, mean=tuple(wanted.mean), std=tuple(wanted.std))
 
 
-def _model(scenario: Scenario, images: ImageSet, dtype: torch.dtype) -> nn.Module:
+def _model(scenario: Scenario, images: ImageSet | GraphSet, dtype: torch.dtype) -> nn.Module:
     section = scenario.model
+    check_reads(section.name, images)
     model = models.resolve(
         section.factory or section.name or "lenet",
         input_shape=images.shape,

@@ -91,8 +91,9 @@ def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -
     a field that the loss reads, or holds another number of examples than the batch is known to have.
     """
     domain, count = observation.task.domain, observation.num_examples
-    held = {name: tensor for name, tensor in candidate.items() if name in (domain.inputs, domain.target)}
-    if len(held) < 2 or any(len(tensor) != (count or len(tensor)) for tensor in held.values()):
+    read = {*getattr(domain, "reads", (domain.inputs,)), domain.target}
+    held = {name: tensor for name, tensor in candidate.items() if name in read}
+    if len(held) < len(read) or any(len(tensor) != (count or len(tensor)) for tensor in held.values()):
         return None
     like = next(iter(observation.parameters.values()))
     held = {k: t.to(like.device, like.dtype if t.is_floating_point() else None) for k, t in held.items()}

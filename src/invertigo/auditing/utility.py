@@ -48,6 +48,7 @@ def measure_utility(trial: TrialRun, defense: Defense | None, seed: int) -> Util
         accuracy=run.accuracy,
         curve=list(run.curve),
         diverged=run.diverged,
+        chance=_chance(trial),
         undefended_accuracy=None if bare is None else bare.accuracy,
         undefended_curve=[] if bare is None else list(bare.curve),
         undefended_share=run.undefended_share,
@@ -74,6 +75,11 @@ def _train(trial: TrialRun, task: Task, defense: Defense | None, seed: int) -> T
         generator=generator_for(seed, "utility"),
         secret=generator_for(seed, "utility", "defense", device=device),
     )
+
+
+def _chance(trial: TrialRun) -> float:
+    labels = trial.test[trial.plain.domain.target]
+    return labels.flatten().unique(return_counts=True)[1].max().item() / labels.numel()
 
 
 def _mean(values: Sequence[int], otherwise: float) -> float:

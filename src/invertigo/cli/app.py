@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from invertigo.cli import audit, catalogue, check, doctor, guard, report, study, table
+from invertigo.cli import audit, catalogue, check, doctor, frontier, guard, report, study, table
 from invertigo.cli.errors import debugging, guarded
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("show")(guarded(catalogue.show))
 app.command("table")(guarded(table.table))
 app.command("report")(guarded(report.report))
 app.command("check")(guarded(check.check))
+app.command("frontier")(guarded(frontier.frontier))
 app.command("guard")(guarded(guard.guard))
 app.command("study", cls=study.StudyCommand)(guarded(study.study))
 

@@ -81,7 +81,8 @@ def show(
         typer.echo(_schema(name))
         return
     if _is_study(name):
-        typer.echo(_study_page(name))
+        same = [_page(entry) for entry in _called(name)]  # a study may be named after what it examines
+        typer.echo("\n\n".join([*same, _study_page(name)]))
         return
     found = [] if name in scenario_names() else _find(name)
     if not found:
@@ -148,15 +149,23 @@ def _find(name: str) -> list[Entry]:
 
     if Path(name).suffix in (".yaml", ".yml"):
         return []
-    rooms = {kind: _registry(kind) for kind in Kind if kind not in (Kind.scenarios, Kind.studies)}
-    found = [_describe(kind, name, room[name]) for kind, room in rooms.items() if name in room]
+    found = _called(name)
     if not found:
+        rooms = _rooms()
         known = [*scenario_names(), *study_names(), *(other for room in rooms.values() for other in room)]
         raise UnknownNameError(
             f"There is no '{name}' among attacks, defenses, guards, domains, data, models, scenarios and studies."
             f"{did_you_mean(name, known)} `invertigo list KIND` lists them."
         )
     return found
+
+
+def _called(name: str) -> list[Entry]:
+    return [_describe(kind, name, room[name]) for kind, room in _rooms().items() if name in room]
+
+
+def _rooms() -> dict[Kind, Any]:
+    return {kind: _registry(kind) for kind in Kind if kind not in (Kind.scenarios, Kind.studies)}
 
 
 def _entries(kind: Kind) -> list[Entry]:
@@ -203,7 +212,8 @@ def _describe(kind: Kind, name: str, entry: Any) -> Entry:
 
 def _facts(entry: Any) -> dict[str, str]:
     """What an entry states about itself."""
-    found = {name: getattr(entry, name, None) for name in ("exact", "domains", "splits", "licence", "bundled")}
+    stated = ("exact", "domains", "strength", "strengths", "splits", "licence", "bundled")
+    found = {name: getattr(entry, name, None) for name in stated}
     return {name: _plain(value) for name, value in found.items() if value is not None and not callable(value)}
 
 

@@ -94,6 +94,11 @@ def study(
             retry_failed=retry_failed,
             watcher=watcher,
         )
+    finish(found, where, quiet=quiet)
+
+
+def finish(found: Summary, where: str, *, quiet: bool) -> None:
+    """Write what can be concluded, and say how the run ended. Raises: Exit with the code of the ending."""
     if not found.interrupted:
         _conclude(where, quiet)
     _tell(found, where)

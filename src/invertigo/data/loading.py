@@ -1,13 +1,15 @@
-"""Load images by name, or from a folder of one's own."""
+"""Load images or graphs by name, or from a folder or a file of one's own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from invertigo.data.folder import load_image_folder
+from invertigo.data.graph_set import GraphSet
 from invertigo.data.image_set import ImageSet
 from invertigo.data.locate import places
 from invertigo.data.medmnist import medmnist_layouts, medmnist_source
+from invertigo.data.smiles import load_smiles
 from invertigo.data.source import ImageSource, Request, registry
 from invertigo.types import MissingDataError
 
@@ -19,12 +21,13 @@ def load(
     size: int | None = None,
     root: str | Path | None = None,
     limit: int | None = None,
-) -> ImageSet:
-    """The image set called `name`.
+) -> ImageSet | GraphSet:
+    """The set of images, or of graphs, called `name`.
 
     Args:
-        name: A name in the registry (`faces`, `digits`, `photos`, `six_photos`, `cifar10`, `mnist`, ...), the name of
-            an image folder or of a MedMNIST file that lies where data are looked for, or the path of an image folder.
+        name: A name in the registry (`faces`, `digits`, `photos`, `six_photos`, `cifar10`, `mnist`, `drugs`, ...), the
+            name of an image folder or of a MedMNIST file that lies where data are looked for, the path of an image
+            folder, or the path of a .csv file of SMILES.
         split: Which part; the splits of a set never overlap.
         size: Height and width in pixels; images are cropped to their central square and LANCZOS-resized.
             None keeps them as they are stored (`photos` and `six_photos`: 32).
@@ -36,6 +39,8 @@ def load(
         MissingDataError: The set is known but its files are not on this machine; says where they go.
         CorruptFileError: A file is damaged or is not what its name says.
     """
+    if name.endswith(".csv"):
+        return load_smiles(Path(name).expanduser(), limit=limit)
     request = Request(split, size, Path(root).expanduser() if root is not None else None, limit)
     if name not in registry:
         if (archive := _own_archive(name, request.root)) is not None:

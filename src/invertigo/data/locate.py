@@ -47,6 +47,6 @@ def missing(name: str, layouts: Iterable[str], root: Path | None) -> MissingData
         "" if root is not None or os.environ.get("INVERTIGO_DATA") else " (or set INVERTIGO_DATA to your data folder)"
     )
     return MissingDataError(
-        f"The image set '{name}' is not on this machine, and nothing is downloaded for you. In {where}{unset}, put "
-        f"{', or '.join(layouts)}. Sets that need no files: faces, digits, photos, six_photos."
+        f"The data set '{name}' is not on this machine, and nothing is downloaded for you. In {where}{unset}, put "
+        f"{', or '.join(layouts)}. Sets that need no files: faces, digits, photos, six_photos, drugs, karate."
     )

@@ -62,7 +62,7 @@ class ImageSource:
         )
 
 
-registry: Registry[ImageSource] = Registry("data", "image set")
+registry: Registry[ImageSource] = Registry("data", "data set")
 
 
 def register(source: ImageSource) -> ImageSource:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, Update
+from invertigo.defenses.releases import mean_release
+from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 Tensors = Mapping[str, Tensor]
 
@@ -87,12 +88,12 @@ class DualPruning(Defense):
 
     def adversary_view(self, observation: Observation) -> AdversaryView:
         """Match what was sent and leave the zeros out; with error feedback, match the mean of all rounds."""
-        releases: Sequence[Update] = observation.releases if self.error_feedback else ()
-        update = _mean(releases) if len(releases) > 1 else observation.update
-        also = f", and adds {len(releases)} rounds up, into which left-out entries come back" if releases else ""
+        several = self.error_feedback and len(observation.releases) > 1
+        update = mean_release(observation) if several else observation.update
+        also = ", and averages all rounds, into which left-out entries come back" if several else ""
         return AdversaryView(
             knows=f"The adversary sees which entries are zero and leaves them out{also}.",
-            update=update if releases else None,
+            update=update if several else None,
             visible={name: (tensor != 0).to(tensor) for name, tensor in update.tensors.items()},
         )
 
@@ -117,9 +118,3 @@ class _LeftOver:
 
     def keep(self, left_over: Tensors, number: int) -> None:
         self._tensors, self._round = {name: t.detach().clone() for name, t in left_over.items()}, number
-
-
-def _mean(releases: Sequence[Update]) -> Update:
-    names = releases[0].tensors
-    mean = {name: torch.stack([r.tensors[name] for r in releases]).mean(0) for name in names}
-    return replace(releases[0], tensors=mean)

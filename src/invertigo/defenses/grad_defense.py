@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invertigo.defenses.registry import register
+from invertigo.defenses.releases import released
 from invertigo.federation.functional import simulating
 from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, trainable
 
@@ -96,16 +97,19 @@ class GradDefense(Defense):
         sent, scale = observation.update.tensors, self.scale
         if observation.local.sends == "difference":
             steps = len(observation.local.steps(observation.num_examples or 1))
-            std = scale * observation.local.learning_rate * (steps * self.perturbed / self.slices) ** 0.5
+            std: float = scale * observation.local.learning_rate * (steps * self.perturbed / self.slices) ** 0.5
             return AdversaryView(
                 knows="The adversary knows the noise; as each local step perturbs other slices, it is spread over all.",
-                noise_std={name: std for name in sent},
+                noise_std=dict.fromkeys(sent, std),
             )
-        flat = torch.cat([tensor.detach().double().flatten() for tensor in sent.values()])
-        visible = (~noisy(flat, scale)).to(flat)
+        releases = [torch.cat([t.detach().flatten() for t in r.tensors.values()]) for r in released(observation)]
+        flat, agreed = agreement(torch.stack(releases))
+        visible = (agreed | ~noisy(flat.double(), scale)).to(flat)
         return AdversaryView(
-            knows="The adversary knows how strong the noise is, tells the noisy stretches of the gradient by it, and "
+            knows="The adversary knows how strong the noise is, tells the noisy stretches of the gradient by it (of "
+            "several releases those that never agree), and "
             f"leaves them out ({1 - float(visible.mean()):.0%} of the entries).",
+            update=replace(observation.update, tensors=_unflatten(flat, sent)) if len(releases) > 1 else None,
             visible=_unflatten(visible, sent),
         )
 
@@ -136,6 +140,18 @@ def slice_of(sensitive: Mapping[str, float], sizes: Mapping[str, int], slices: i
         each = torch.ones_like(each)
     middle = each.cumsum(0) - each / 2
     return (middle / each.sum() * slices).long().clamp(max=slices - 1)
+
+
+def agreement(releases: Float[Tensor, "release entry"]) -> tuple[Float[Tensor, " entry"], Bool[Tensor, " entry"]]:
+    """Each entry as at least two releases agree on it to the bit, which noise never does, else as in the first; and
+    where they agree."""
+    ordered = releases.sort(0).values
+    same = ordered[1:] == ordered[:-1]
+    agreed = same.any(0)
+    if not len(same):
+        return releases[0], torch.zeros_like(releases[0], dtype=torch.bool)
+    value = ordered[1:].gather(0, same.int().argmax(0, keepdim=True))[0]
+    return torch.where(agreed, value, releases[0]), agreed
 
 
 def noisy(flat: Float[Tensor, " entry"], scale: float) -> Tensor:

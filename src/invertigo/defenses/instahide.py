@@ -144,7 +144,8 @@ def _flipping(unmix: Transform, domain: Domain) -> Transform:
         if signs is not None:
             images = named[domain.inputs]
             centre = _centre(domain, images)
-            named[domain.inputs] = centre + signs.tanh() * (images - centre)
+            # From all upright on: an image and its negative fit alike, and neighbours should agree on which it is.
+            named[domain.inputs] = centre + (2 + 0.2 * signs).tanh() * (images - centre)
         return named
 
     return transform

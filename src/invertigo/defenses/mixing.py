@@ -63,7 +63,7 @@ def partners(count: int, draw: np.random.Generator) -> np.ndarray:
 
 
 def unmixing(task: Task, local: LocalTraining, own: float) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    r"""A candidate's fields as the client mixed them, with the weights $\mathrm{softmax}(M + c I)$ among its unknowns.
+    r"""A candidate's fields as the client mixed them; $M$ in the weights $\mathrm{softmax}(M / 3 + c I)$ is unknown.
 
     The order of the mixed examples does not show in a gradient, so each may be taken for the one it holds most of;
     hence $c$ =`own` on the diagonal. Examples are mixed inside a local step only. A candidate without the unknowns (of
@@ -81,7 +81,7 @@ def unmixing(task: Task, local: LocalTraining, own: float) -> Callable[[Mapping[
         for part in local.steps(count):
             apart[part, part] = False
         bias = own * torch.eye(count, dtype=images.dtype, device=images.device)
-        weights = (logits + bias.masked_fill(apart, -math.inf)).softmax(-1)
+        weights = (logits / 3 + bias.masked_fill(apart, -math.inf)).softmax(-1)
         named[inputs] = blended(weights, images)
         named[target] = weights @ one_hot(named[target], task.num_classes, images)
         return named

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invertigo.defenses.registry import register
+from invertigo.defenses.releases import mean_release, released
 from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, trainable
 
 Tensors = Mapping[str, Tensor]
@@ -102,11 +103,14 @@ class Outpost(Defense):
         if not alone:
             steps = len(observation.local.steps(observation.num_examples or 1))
             std = {name: s * observation.local.learning_rate * steps**0.5 for name, s in std.items()}
-        sent = observation.update.tensors
+        update = mean_release(observation)
+        std = {name: s / len(released(observation)) ** 0.5 for name, s in std.items()}
+        sent = update.tensors
         return AdversaryView(
+            update=update,
             knows="The adversary knows each layer's noise from the weights it sent, and leaves out entries that are "
             "zero" + (" or drown in it." if alone else "."),
-            visible={name: _above(tensor, 2 * std[name] if alone else 0.0) for name, tensor in sent.items()},
+            visible={name: _above(tensor, std[name] if alone else 0.0) for name, tensor in sent.items()},
             noise_std=std,
         )
 

@@ -123,9 +123,7 @@ class Images:
         std, mean = self._normalisation(pixels)
         return (pixels - mean) / std
 
-    def to_unit(
-        self, x: Float[Tensor, "*batch channel height width"]
-    ) -> Float[Tensor, "*batch channel height width"]:
+    def to_unit(self, x: Float[Tensor, "*batch channel height width"]) -> Float[Tensor, "*batch channel height width"]:
         """From what the model reads to pixels brought to [0, 1] (not clamped)."""
         return (self.to_pixels(x) - self.low) / (self.high - self.low)
 

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from invertigo.domains import Images
+from invertigo.evaluation.graph_outcomes import graph_outcomes
 from invertigo.evaluation.intervals import bootstrap, proportion
 from invertigo.evaluation.label_accuracy import label_accuracy
 from invertigo.evaluation.outcomes import ENOUGH_DECOYS, Outcome, outcomes
 from invertigo.types import Batch, Domain, Identification, Interval, MismatchError, Reconstruction, Scores
 
 ENOUGH_EXAMPLES = 30
+OUTCOMES = {"graphs": graph_outcomes}
+"""How the scores of a domain are judged, where it is not as pictures are."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def evaluate(
     scores = domain.score(batch, fields)
     baselines = domain.baselines(batch, public) if baselines is None else baselines
     identification = None if decoys is None else domain.identify(batch, fields, decoys)
-    found = outcomes(scores, identification, baselines)
+    found = OUTCOMES.get(domain.name, outcomes)(scores, identification, baselines)
     generator = torch.Generator().manual_seed(seed)
     return Evaluation(
         scores=scores,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -154,7 +156,21 @@ def per_example_gradients(task: Task, model: nn.Module, batch: Batch) -> dict[st
         return task.evaluate(call, {name: tensor[None] for name, tensor in one.items()})
 
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0), randomness="different")
-    return each(parameters, dict(batch.fields))
+    with _unwatched(model):
+        return each(parameters, dict(batch.fields))
+
+
+@contextmanager
+def _unwatched(model: nn.Module) -> Iterator[None]:
+    """Keep what a defense tries out from those who record what BatchNorm sees of the client's real steps."""
+    hooks = {m: m._forward_pre_hooks for m in model.modules() if isinstance(m, _BatchNorm)}
+    try:
+        for module in hooks:
+            module._forward_pre_hooks = OrderedDict()
+        yield
+    finally:
+        for module, own in hooks.items():
+            module._forward_pre_hooks = own
 
 
 def trial_loss(task: Task, model: nn.Module, batch: Batch, mode: str) -> Callable[[Tensors], Tensor]:
@@ -167,7 +183,7 @@ def trial_loss(task: Task, model: nn.Module, batch: Batch, mode: str) -> Callabl
         def call(*inputs: Tensor, **named: Tensor) -> Tensor:
             return functional_call(model, wide, inputs, named)
 
-        with torch.no_grad(), simulating(model, mode):
+        with torch.no_grad(), simulating(model, mode), _unwatched(model):
             return task.evaluate(call, batch.to(dtype=torch.float64).fields)
 
     return loss

@@ -52,6 +52,7 @@ def observe(
     defense: Defense | None = None,
     secret: torch.Generator | None = None,
     releases: int = 1,
+    known: Sequence[str] = (),
     plant: Plant | None = None,
 ) -> Observation:
     """One round as an adversary on rung `level` sees it; a rung includes what the rungs below it know.
@@ -60,7 +61,7 @@ def observe(
     |---|---|---|
     | 0 | mean over all clients, weighted by their examples, shared buffers included | total number of examples |
     | 1 | the client's own | number of examples: protocols send it so that the server can weight the update |
-    | 2 | the client's own | + labels, + exact BatchNorm batch statistics of the first local step |
+    | 2 | the client's own | + labels, + exact BatchNorm batch statistics of the first local step, + sizes (of graphs) |
     | 3 | recomputed in inference mode, unless the client itself does so or shares its statistics | same |
     | 4 | as on rung 3 | + public data |
     | 5 | the client's own on a planted model; with `others`, their mean | number of examples, public data |
@@ -76,13 +77,14 @@ def observe(
         defense: what every client does; `task` must be the one that its `prepare` returned.
         secret: of the defense's randomness; without it, the operating system seeds one.
         releases: how often the client sends an update for this batch and this model (`Observation.releases`).
+        known: further fields of the batch that an adversary knows from rung 2 on, e.g. the `adjacency` of graphs.
         plant: what the malicious server of rung 5 sends instead of the model; every client trains on it.
 
     Raises: InvalidValueError when the rung cannot be observed with what was given.
     """
     return observe_round(
         task, batch, local, level=level, generator=generator, public=public, clients=clients, others=others,
-        defense=defense, secret=secret, releases=releases, plant=plant,
+        defense=defense, secret=secret, releases=releases, plant=plant, known=known,
     ).observation  # fmt: skip
 
 
@@ -99,6 +101,7 @@ def observe_round(
     defense: Defense | None = None,
     secret: torch.Generator | None = None,
     releases: int = 1,
+    known: Sequence[str] = (),
     plant: Plant | None = None,
 ) -> Round:
     """`observe`, with what the defense did in each release of the audited client beside it."""
@@ -121,18 +124,19 @@ def observe_round(
     sizes = [len(one) for one in crowd]
     updates = [aggregate([t.update for t in r], sizes) if len(r) > 1 else r[0].update for r in rounds]
     informed = passive and level >= ThreatLevel.STATISTICS
-    known = Knowledge(
+    knowledge = Knowledge(
         level=level,
         num_examples=sum(sizes),
         labels=batch.fields.get(task.domain.target) if informed else None,
         batch_statistics=(rounds[0][0].statistics or None) if informed else None,
         public=public if level >= ThreatLevel.AUXILIARY else None,
         plant=plant,
+        fields={name: batch[name] for name in (*getattr(task.domain, "sizes", ()), *known)} if informed else {},
     )
     repeated = tuple(updates) if releases > 1 else ()
     sent = tasks[0]
     parameters, buffers = trainable(sent.model), buffers_of(sent.model)
-    seen = Observation(sent, parameters, buffers, updates[0], _as_one(local, len(crowd)), known, repeated)
+    seen = Observation(sent, parameters, buffers, updates[0], _as_one(local, len(crowd)), knowledge, repeated)
     return Round(seen, tuple(r[0].trace for r in rounds if r[0].trace is not None))
 
 

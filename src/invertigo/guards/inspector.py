@@ -87,9 +87,7 @@ class Inspector:
         decided = self.budget.decide(found, history.inspections)
         alarms: list[tuple[Finding, Decision]] = [pair for pair in decided if pair[1] != "pass"]
         alarms.sort(key=lambda pair: (-SEVERITY[pair[1]], pair[0].kind == "leak", _p(pair[0])))
-        levels: list[Decision] = [level for _, level in alarms]
-        calm: Decision = "pass"
-        decision = max([calm, *levels], key=SEVERITY.__getitem__)
+        decision: Decision = alarms[0][1] if alarms else "pass"  # the most severe stands first
         return GuardVerdict(decision, tuple(f for f, _ in alarms), tuple(found), _figures(found), skipped)
 
 

@@ -2,6 +2,10 @@
 
 from invertigo.models.building import build, options_of, registry
 from invertigo.models.convnet import ConvNet
+from invertigo.models.gat import GAT
+from invertigo.models.gcn import GCN
+from invertigo.models.geometric import from_geometric
+from invertigo.models.graph_network import GraphNetwork, graph_task
 from invertigo.models.lenet import LeNet
 from invertigo.models.mlp import MLP
 from invertigo.models.resnet import ResNet
@@ -11,13 +15,18 @@ from invertigo.models.vit import ViT
 from invertigo.models.weights import load_weights
 
 __all__ = [
+    "GAT",
+    "GCN",
     "MLP",
     "VGG",
     "ConvNet",
+    "GraphNetwork",
     "LeNet",
     "ResNet",
     "ViT",
     "build",
+    "from_geometric",
+    "graph_task",
     "load_factory",
     "load_weights",
     "options_of",

@@ -86,7 +86,7 @@ class Autoencoder(nn.Module):
     def __init__(self, shape: Shape, latent: int = 64, width: int = 16) -> None:
         super().__init__()
         positive(latent=latent, width=width)
-        shape = checked_shape(shape)
+        checked_shape(shape)
         self.encoder, self.decoder = Encoder(shape, latent, width), Decoder(shape, latent, width)
         self.register_buffer("mean", torch.zeros(latent))
         self.register_buffer("deviation", torch.ones(latent))

@@ -15,6 +15,9 @@ from invertigo.types import ConfigurationError, InvalidValueError, Registry, did
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""
 
+AXES = {"images": ("channels", "height", "width"), "graphs": ("nodes", "features")}
+"""What the sides of an `input_shape` mean, for each domain that a model may read; models name theirs as `domain`."""
+
 registry: Registry[Callable[..., nn.Module]] = Registry("models", "model")
 """Factories `(input_shape, num_classes, **options) -> nn.Module`; ours are classes that carry their `paper`."""
 
@@ -30,8 +33,8 @@ def build(
     """A new model, in training mode, on the CPU.
 
     Args:
-        name: `mlp`, `lenet`, `convnet`, `resnet`, `vgg`, `vit`, or a name that another package registers.
-        input_shape: Channels, height and width.
+        name: `mlp`, `lenet`, `convnet`, `resnet`, `vgg`, `vit`, `gcn`, `gat`, or a name that another package registers.
+        input_shape: Channels, height and width; for a graph network nodes and features.
         num_classes: Number of outputs.
         generator: Draws the initial weights; the global random state then stays as it is. None draws as PyTorch does.
         options: The model's own, see its docstring.
@@ -40,8 +43,9 @@ def build(
     """
     factory = registry[name]
     check_options(f"model '{name}'", factory, options)
+    shape = checked_shape(input_shape, getattr(factory, "domain", "images"))
     with weights_drawn_by(generator), torch.device("cpu"):
-        return factory(checked_shape(input_shape), checked_classes(num_classes), **options)
+        return factory(shape, checked_classes(num_classes), **options)
 
 
 def options_of(factory: Callable[..., nn.Module]) -> dict[str, object]:
@@ -80,12 +84,13 @@ def weights_drawn_by(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
-def checked_shape(input_shape: Sequence[int]) -> Shape:
-    """Three positive integers. Raises: InvalidValueError."""
-    shape = tuple(input_shape)
-    if len(shape) != 3:
-        raise InvalidValueError(f"input_shape is {shape}; it must be (channels, height, width), e.g. (3, 32, 32).")
-    positive(channels=shape[0], height=shape[1], width=shape[2])
+def checked_shape(input_shape: Sequence[int], domain: str = "images") -> tuple[int, ...]:
+    """A positive integer for each axis of the domain. Raises: InvalidValueError."""
+    shape, axes = tuple(input_shape), AXES[domain]
+    if len(shape) != len(axes):
+        example = "(3, 32, 32)" if domain == "images" else "(64, 140)"
+        raise InvalidValueError(f"input_shape is {shape}; it must be ({', '.join(axes)}), e.g. {example}.")
+    positive(**dict(zip(axes, shape)))
     return shape
 
 

@@ -38,7 +38,8 @@ def resolve(
         return model
     if ":" not in model:
         return build(model, input_shape=input_shape, num_classes=num_classes, generator=generator, **options)
-    facts = {"input_shape": checked_shape(input_shape), "num_classes": checked_classes(num_classes)}
+    domain = "graphs" if len(input_shape) == 2 else "images"
+    facts = {"input_shape": checked_shape(input_shape, domain), "num_classes": checked_classes(num_classes)}
     return _load(model, options, facts, generator)
 
 

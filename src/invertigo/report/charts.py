@@ -106,7 +106,7 @@ def scatter(points: Sequence[tuple[str, float, float]], x_name: str, y_name: str
         for label, x, y in points
     ]
     return Panel(
-        "", (Series("", 1, tuple(marks)),), _ticks(across, WIDTH, False), _ticks(up, HEIGHT, True), x_name, y_name
+        "", (Series("", 1, tuple(marks)),), ticks(across, WIDTH, False), ticks(up, HEIGHT, True), x_name, y_name
     )
 
 
@@ -150,16 +150,19 @@ def forest(claim: ClaimRecord) -> Forest | None:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
+    """A range with round ends, mapped to [0, 1]."""
+
     start: float
     stop: float
     step: float
 
     def __call__(self, value: float) -> float:
+        """Where `value` stands between the ends."""
         return (value - self.start) / (self.stop - self.start)
 
 
-def _panel(title: str, table: Table, name: str, scale: _Scale) -> Panel:
+def _panel(title: str, table: Table, name: str, scale: Scale) -> Panel:
     count = len(table.columns)
     across = [WIDTH * (i + 0.5) / count for i in range(count)]
     series = []
@@ -180,7 +183,7 @@ def _panel(title: str, table: Table, name: str, scale: _Scale) -> Panel:
         title,
         tuple(one for one in series if one.marks),
         tuple((x, ", ".join(key)) for x, key in zip(across, table.columns)),
-        _ticks(scale, HEIGHT, True),
+        ticks(scale, HEIGHT, True),
         ", ".join(table.column_axes),
         name,
     )
@@ -190,17 +193,23 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def _scale(low: float, high: float) -> _Scale:
+def nice_scale(values: Sequence[float]) -> Scale:
+    """A scale with round ends that holds all of `values`."""
+    return _scale(min(values), max(values))
+
+
+def _scale(low: float, high: float) -> Scale:
     """A range with round ends: steps of 1, 2 or 5 times a power of ten, about five of them."""
     span = (high - low) or abs(high) or 1.0
     raw = span / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
     start, stop = math.floor(low / step) * step, math.ceil(high / step) * step
-    return _Scale(start, stop if stop > start else start + step, step)
+    return Scale(start, stop if stop > start else start + step, step)
 
 
-def _ticks(scale: _Scale, length: float, downwards: bool) -> tuple[tuple[float, str], ...]:
+def ticks(scale: Scale, length: float, downwards: bool) -> tuple[tuple[float, str], ...]:
+    """(position, label) of each step of a scale along `length`."""
     count = round((scale.stop - scale.start) / scale.step)
     values = [scale.start + i * scale.step for i in range(count + 1)]
     return tuple((length * (1 - scale(v) if downwards else scale(v)), f"{v:.4g}".replace("-", "−")) for v in values)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SMALL = 64
 """Pictures up to this many pixels a side are shown pixel by pixel; larger ones as JPEG of at most LARGE a side."""
 LARGE = 160
+LIGHT = 40_000
+"""Bytes up to which a picture of twice LARGE a side goes in as it is: drawings, whose lines JPEG would blur."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def _draw(pngs: list[bytes], index: int) -> Picture | None:
 
 
 def _embed(png: bytes) -> Picture:
-    """Small pictures as they are; large ones at display size, since the tensors are stored beside the page."""
+    """Small pictures and drawings as they are; large ones at display size, since tensors are stored beside the page."""
     image = Image.open(io.BytesIO(png))
-    if max(image.size) <= SMALL:
+    if max(image.size) <= SMALL or (max(image.size) <= 2 * LARGE and len(png) <= LIGHT):
         return Picture(_uri("png", png), *image.size)
     image = image.convert("RGB")
     image.thumbnail((LARGE, LARGE))

@@ -15,7 +15,7 @@ from invertigo.report.html import environment
 from invertigo.report.study_views import study_view
 from invertigo.studies.conclusion import Conclusion
 
-_STYLES = ("report.css", "study.css")
+_STYLES = ("report.css", "study.css", "frontier.css")
 
 
 def write_study(

@@ -12,12 +12,15 @@ from typing import Any
 from invertigo.auditing.record import MetricRecord
 from invertigo.report.charts import SERIES, Forest, Heat, Panel, forest, heat, lines, scatter
 from invertigo.report.files import RESULT, load
+from invertigo.report.frontier import FrontierView, frontier_view
 from invertigo.report.numbers import number
 from invertigo.report.pictures import Exposed, exposed
 from invertigo.report.tables import leaked_order, strongest
 from invertigo.report.views import OUTCOMES, shows_originals
 from invertigo.studies.claims import ClaimRecord
 from invertigo.studies.conclusion import Conclusion
+from invertigo.studies.frontier import frontier_of
+from invertigo.studies.frontier_study import AXIS
 from invertigo.studies.slices import axes_of, label, plain, reading
 from invertigo.studies.store import CellResult
 from invertigo.studies.table import Table, build_table
@@ -89,6 +92,7 @@ class StudyView:
     claims: tuple[Judged, ...]
     figures: tuple[Figure, ...]
     utility: Panel | None
+    frontier: FrontierView | None
     samples: tuple[Sample, ...]
     more_points: int
     cells: tuple[CellView, ...]
@@ -114,6 +118,7 @@ def study_view(
     results = found.results
     records = [result.record for result in results if result.record is not None]
     metric = records[0].metrics[0] if records else None
+    drawn = frontier_of(results)  # of a study of defenses alone, it says more than a heat map
     folders = {result.key: _folder(found, result, page) for result in results}
     samples, more = ([], 0) if redact else _samples(found, folders, include_originals)
     return StudyView(
@@ -122,8 +127,9 @@ def study_view(
         axes={axis: tuple(map(label, values)) for axis, values in axes_of(results).items()},
         metric=metric,
         claims=tuple(Judged(claim, _SIGNS[claim.status], forest(claim)) for claim in found.claims),
-        figures=tuple(_figures(results, metric)) if metric else (),
+        figures=tuple(_figures(results, metric)) if metric and not (drawn and set(axes_of(results)) == {AXIS}) else (),
         utility=_privacy_utility(results, metric, utility or {}) if metric else None,
+        frontier=frontier_view(drawn),
         samples=tuple(samples),
         more_points=more,
         cells=tuple(_cell(result, metric, folders[result.key]) for result in results),

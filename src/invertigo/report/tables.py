@@ -44,7 +44,11 @@ def attack_rows(record: AuditRecord) -> list[Row]:
     """The attacks, strongest first; those that did not run come last, in the order they were tried."""
     ran = sorted(record.ran, key=lambda attack: strength(record, attack), reverse=True)
     rest = [attack for attack in record.attacks if attack.status != "ran"]
-    return [Row(attack.attack, _summaries(record, attack.scores), attack) for attack in [*ran, *rest]]
+    return [Row(_called(attack), _summaries(record, attack.scores), attack) for attack in [*ran, *rest]]
+
+
+def _called(attack: AttackRecord) -> str:
+    return f"{attack.attack}, informed" if attack.informed else attack.attack
 
 
 def baseline_rows(record: AuditRecord) -> list[Row]:

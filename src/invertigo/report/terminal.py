@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.report.defense import defense_panel
 from invertigo.report.numbers import duration, number, signed
 from invertigo.report.tables import Row, attack_rows, baseline_rows, gain
 
@@ -33,6 +34,8 @@ def render(record: AuditRecord, console: Console) -> None:
     console.print(Panel(words, title=title, title_align="left", border_style=colour, padding=(0, 1)))
     console.print(_ladder(record))
     console.print(_attacks(record))
+    for line in _defense(record):
+        console.print(Padding(line, (0, 1)))
     for attack in record.attacks:
         if attack.status != "ran":
             line = Text(f"{attack.attack} (rung {attack.level}) {attack.status}: {attack.reason}", style="dim")
@@ -41,6 +44,20 @@ def render(record: AuditRecord, console: Console) -> None:
         label, style = _SEVERITIES[flag.severity]
         console.print(Padding(Text.assemble((f"{label}  ", style), flag.message, " ", flag.remedy), (0, 1)))
     console.print(Padding(Text(f"seed {record.seed} · {duration(record.seconds)}", style="dim"), (0, 1)))
+
+
+def _defense(record: AuditRecord) -> Iterator[Text]:
+    """The defense in three lines: both adversaries, what it did, what it cost."""
+    panel = defense_panel(record)
+    if panel is None:
+        return
+    yield Text.assemble(("Defense  ", "bold"), panel.name, (f" ({panel.settings})" if panel.settings else "", "dim"))
+    for duel in panel.duels:
+        who = f"{duel.naive} naive" + ("" if duel.informed == "–" else f", {duel.informed} informed")
+        yield Text(f"  {duel.attack}, rung {duel.level}: {who} ({panel.score})")
+    for name, facts in (("did", panel.did), ("cost", panel.cost)):
+        if facts:
+            yield Text(f"  {name}: " + " · ".join(f"{what} {value}" for what, value in facts), style="dim")
 
 
 def to_text(record: AuditRecord) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invertigo.auditing.record import AttackRecord, AuditRecord, LevelRecord
 from invertigo.report.curves import Curve, curve
+from invertigo.report.defense import DefensePanel, defense_panel
 from invertigo.report.numbers import duration, number
 from invertigo.report.pictures import Exposed, exposed
 from invertigo.report.tables import Row, attack_rows, baseline_rows, leaked_order, strongest
@@ -57,11 +58,17 @@ class View:
     facts: tuple[tuple[str, str], ...]
     figures: tuple[tuple[str, str], ...]
     top: LevelRecord | None
+    defense: DefensePanel | None = None
 
     @property
     def pictured(self) -> bool:
         """There is at least one picture to show."""
         return any(example.pictures.rebuilt or example.pictures.truth for example in self.examples)
+
+    @property
+    def differs(self) -> bool:
+        """This kind of data shows a difference of two examples, or there is none to show for lack of originals."""
+        return any(example.pictures.difference for example in self.examples) or not self.originals
 
     @property
     def why_hidden(self) -> str:
@@ -86,6 +93,7 @@ def view(audit: Audit, *, anchor: str, include_originals: bool | None, redact: b
     rows = attack_rows(record)
     return View(
         record=record,
+        defense=defense_panel(record),
         anchor=anchor,
         attack=attack,
         examples=tuple(_example(record, attack, i, pictures[i]) for i in shown) if attack else (),

@@ -122,7 +122,8 @@ def _refuse_cut_short(record: Any, budget: object) -> None:
     if any(flag.code == "interrupted" for flag in record.flags):
         raise KeyboardInterrupt
     for attack in record.attacks:
-        if attack.stopped == "budget" or (attack.status == "skipped" and "budget" in attack.reason):
+        given_up = attack.stopped == "budget" and not attack.exact  # an exact search has a bound of its own
+        if given_up or (attack.status == "skipped" and "budget" in attack.reason):
             raise CutShortError(
                 f"{attack.attack} on rung {attack.level} ran out of time (budget {budget}), so its result would depend "
                 "on the speed of this machine. Raise base.budget or lower the attack's iterations."

@@ -66,7 +66,8 @@ def _explicit(wanted: Any) -> list[dict[str, Any]]:
 
 def _pinned(wanted: dict[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in wanted.items() if name != "name"}
-    if wanted["name"] == "auto" or settings.get("seconds") is not None:
+    searches = wanted["name"] in attacks.registry and attacks.registry[wanted["name"]].exact
+    if wanted["name"] == "auto" or (settings.get("seconds") is not None and not searches):
         raise ConfigurationError(
             f"Attack '{wanted['name']}' is bound by seconds, so its result depends on the machine. "
             "Use `iterations`, and an attack other than `auto`."
@@ -75,6 +76,9 @@ def _pinned(wanted: dict[str, Any]) -> dict[str, Any]:
     fields = {one.name for one in dataclasses.fields(attack)}  # type: ignore[arg-type]
     if "iterations" in fields:
         settings.setdefault("iterations", attack.iterations)  # type: ignore[attr-defined]
+    elif searches and "seconds" in fields:
+        # An exact search has no iterations; it is given up after its CPU seconds, and says that its answer is partial.
+        settings.setdefault("seconds", attack.seconds)  # type: ignore[attr-defined]
     return {"name": wanted["name"], **settings}
 
 

@@ -72,6 +72,7 @@ def without(observation: Observation, requirement: Requirement) -> Observation:
         Requirement.LABELS: {"num_examples": observation.num_examples, "labels": None},
         Requirement.BATCH_STATISTICS: {"batch_statistics": None},
         Requirement.PUBLIC_DATA: {"public": None},
+        Requirement.NODE_COUNTS: {"fields": {}},
         Requirement.CRAFTED_MODEL: {"plant": None},
     }
     poorer: Knowledge = dataclasses.replace(known, **lost[requirement])

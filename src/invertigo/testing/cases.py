@@ -32,14 +32,18 @@ class Case:
 
 
 def easy_case(attack: Any, dtype: torch.dtype = torch.float64) -> Case:
-    """One private picture and its exact gradient; the adversary knows what `attack.requires` and not a bit more.
+    """One private picture (or graph) and its exact gradient; the adversary knows what `attack.requires`, no bit more.
 
-    Raises: ContractError for an attack that does not read images.
+    Raises: ContractError for an attack that reads neither images nor graphs.
     """
+    if "images" not in attack.domains and "graphs" in attack.domains:
+        from invertigo.testing.graph_cases import graph_case
+
+        return graph_case(attack.requires, dtype)
     if "images" not in attack.domains:
         raise ContractError(
             f"Attack '{attack.name}' reads {', '.join(sorted(attack.domains))}; "
-            "there is a ready case for images only, so pass case=Case(observation, truth) of your domain."
+            "there are ready cases for images and graphs only, so pass case=Case(observation, truth) of your domain."
         )
     if Requirement.CRAFTED_MODEL in attack.requires:
         return planted_case(attack, dtype)
@@ -152,4 +156,5 @@ def _knowledge(requires: frozenset[Requirement], truth: Batch) -> Knowledge:
             Requirement.PUBLIC_DATA,
             Batch({"images": pictures(9, images.dtype)[1:], "labels": torch.arange(8) % CLASSES}),
         ),
+        fields=given(Requirement.NODE_COUNTS, {"present": torch.ones(len(truth), 1, dtype=torch.bool)}) or {},
     )

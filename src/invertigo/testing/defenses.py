@@ -198,7 +198,8 @@ def _check_view(view: AdversaryView, seen: Observation) -> None:
         demand(mask.shape == parameters[name].shape, f"The mask of '{name}' is {tuple(mask.shape)}.")
         demand(((mask == 0) | (mask == 1)).all(), f"The mask of '{name}' must be 0 or 1 everywhere.")
     if view.surrogate is not None:
-        candidate = {k: torch.randn(2, *p.shape).to(p).requires_grad_() for k, p in parameters.items()}
+        draws = _secret(1)
+        candidate = {k: torch.randn(2, *p.shape, generator=draws).to(p).requires_grad_() for k, p in parameters.items()}
         made = view.surrogate(candidate)
         demand(all(made[k].shape == candidate[k].shape for k in candidate), "The surrogate changes shapes.")
         total = torch.stack([tensor.sum() for tensor in made.values()]).sum()
@@ -255,9 +256,11 @@ def _train(defense: Any, client: Client, seed: int | None) -> Trained:
 
 
 def _with_global_seed(seed: int, defense: Any, case: Client, secret: int | None) -> Mapping[str, Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return _train(defense, case, secret).update.tensors
+    """`generator` seeds the global random state while the client trains."""
+    hidden = None if secret is None else _secret(secret)
+    return train(
+        case.task, case.batch, case.local, generator=_secret(seed), defense=_instance(defense), secret=hidden
+    ).update.tensors
 
 
 def _release(defense: Any, client: Client | None) -> Trained:

@@ -37,6 +37,7 @@ class Reconstruction:
     of fit (lower is better; 0 for an algebraic solution that reproduces the update). `trace` lists
     (iteration, objective) of the best restart. `stopped` is why it ended: `converged`, `schedule` (all iterations
     done), `budget` or `diverged`. `labels_inferred` tells whether labels came from the update rather than as given.
+    `certificate` is what an exact attack can prove about its answer, in a form of its own.
     """
 
     fields: Mapping[str, Tensor]
@@ -48,6 +49,7 @@ class Reconstruction:
     labels_inferred: bool = False
     notes: tuple[str, ...] = ()
     restart_objectives: tuple[float, ...] = ()
+    certificate: object | None = None
 
     @property
     def finished(self) -> bool:

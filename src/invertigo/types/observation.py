@@ -30,6 +30,7 @@ class Requirement(Enum):
     BATCH_STATISTICS = "know the BatchNorm statistics of the batch"
     SINGLE_GRADIENT = "see one gradient rather than the sum of several local steps"
     PUBLIC_DATA = "hold public data of the same kind"
+    NODE_COUNTS = "know how many nodes each graph has"
     CRAFTED_MODEL = "have crafted the model that the client trained"
 
 
@@ -38,6 +39,8 @@ class Knowledge:
     """What the adversary knows beside the model, the client's training recipe and the update.
 
     `batch_statistics[module]` is the (mean, biased variance) of the batch at the input of that BatchNorm module.
+    `fields` are other parts of the private batch that the adversary knows, by name: of graphs, which places hold a
+    node (`present`), or the edges (`adjacency`).
     `view` is how an adversary who knows the client's defense reads the update; without it, the attack is naive.
     `plant` is what a malicious server planted in the model before the client trained it.
     """
@@ -47,6 +50,7 @@ class Knowledge:
     labels: Tensor | None = None
     batch_statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None
     public: Batch | None = None
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
     view: AdversaryView | None = None
     plant: Plant | None = None
 
@@ -97,6 +101,7 @@ class Observation:
             Requirement.BATCH_STATISTICS: known.batch_statistics is not None,
             Requirement.SINGLE_GRADIENT: self.local.sends == "gradient",
             Requirement.PUBLIC_DATA: known.public is not None,
+            Requirement.NODE_COUNTS: "present" in known.fields,
             Requirement.CRAFTED_MODEL: known.plant is not None,
         }
         return sorted((r for r in requirements if not met[r]), key=lambda r: r.name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.amortised.clients import seen_entries, simulated_updates
-from invertigo.attacks.amortised.inverter import Inverter, matched_error, new_inverter
 from invertigo.attacks.amortised.sketch import Sketch
+from invertigo.attacks.amortised.training import Draw, trained_inverter
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.matching.pace import Pace
 from invertigo.attacks.registry import register
@@ -33,10 +31,8 @@ from invertigo.types import (
 
 EVIDENCE = 64
 """Simulated clients that tell one model, recipe, defense and adversary from another."""
-REGRESSION = 768
-"""Simulated clients to which the inverter's linear part is fitted, and by which its input is scaled."""
-Draw = Callable[[int], tuple[Tensor, Tensor]]
-"""Sketches and pixels of so many new simulated clients."""
+HELD_OUT = 0.2
+"""Share of the public images that the inverter is judged by instead of being fitted to them."""
 
 
 @register
@@ -48,8 +44,8 @@ class AmortisedInverter:
     that leaves over. It is trained from scratch for the very model that was sent, on clients simulated with public
     images of the private batch's labels (given, or inferred from the update): undefended ones by a naive adversary,
     ones that use the defense, its randomness drawn afresh, by an informed one. The objective is the mean squared error,
-    in pixels, of the last tenth of the training. A process that attacks the same model again, with the same labels and
-    seed, reuses what it trained, to the same bits.
+    in pixels, on public images held out from the training, by which the best inverter is chosen. A process that attacks
+    the same model again, with the same labels and seed, reuses what it trained, to the same bits.
 
     Source: after Wu et al. 2023; projection, regression, network and schedule are ours.
     """
@@ -92,10 +88,13 @@ class AmortisedInverter:
         pace = Pace(self.iterations, progress, self.seconds)
         with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
             draw = _draws(observation, domain, public, labels, sketch, generator)
-            first = draw(EVIDENCE)
+            first = draw(EVIDENCE, False)
             # Model, recipe, defense and adversary cannot differ without changing what the first clients send.
             key = memory.key(repr(replace(self, seconds=None)), [*first, generator.get_state()], public.fields)
-            inverter, error, stopped = memory.recall(key) or self._trained(domain, draw, pace, generator)
+            inverter, error, stopped = memory.recall(key) or trained_inverter(
+                domain.shape, draw, pace, hidden=self.hidden, clients=self.clients,
+                learning_rate=self.learning_rate, generator=generator,
+            )  # fmt: skip
             if stopped == "schedule" and pace.total == self.iterations:
                 memory.keep(key, (inverter, error, stopped))
         received = seen_entries(observation.knowledge.view, observation.update.tensors)
@@ -111,31 +110,6 @@ class AmortisedInverter:
             labels_inferred=inferred,
         )
 
-    def _trained(
-        self, domain: Images, draw: Draw, pace: Pace, generator: torch.Generator
-    ) -> tuple[Inverter, float, str]:
-        """A trained inverter, the mean error of its last tenth, and why it ended."""
-        parts = [draw(EVIDENCE) for _ in range(REGRESSION // EVIDENCE)]
-        sketches, pixels = (torch.cat(part) for part in zip(*parts))
-        inverter = new_inverter(domain.shape, pixels.shape[1], sketches, generator=generator, hidden=self.hidden)
-        inverter.regress(sketches, pixels)
-        optimiser = torch.optim.Adam(inverter.parameters(), self.learning_rate)
-        recent: list[float] = []
-        stopped, done = "schedule", 0
-        while done < pace.total:
-            sketches, pixels = draw(self.clients)
-            loss = matched_error(inverter(sketches), pixels).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.param_groups[0]["lr"] = self.learning_rate * 0.5 * (1 + math.cos(math.pi * done / pace.total))
-            optimiser.step()
-            done += 1
-            recent = [*recent, loss.item()][-max(1, pace.total // 10) :]
-            if pace.asks_to_stop(done, loss.detach()[None]):
-                stopped = "budget" if done < pace.total else stopped
-                break
-        return inverter.requires_grad_(False), sum(recent) / len(recent), stopped
-
 
 def _draws(
     observation: Observation, domain: Images, public: Batch, labels: Tensor, sketch: Sketch, generator: torch.Generator
@@ -146,15 +120,22 @@ def _draws(
     pools = [(known == label).nonzero()[:, 0] for label in labels.to(like.device)]
     pools = [pool if len(pool) else torch.arange(len(images), device=like.device) for pool in pools]
 
-    def draw(clients: int) -> tuple[Tensor, Tensor]:
-        drawn = torch.rand((clients, len(pools)), generator=generator, device=generator.device).to(like.device)
-        chosen = torch.stack([pool[(u * len(pool)).long()] for pool, u in zip(pools, drawn.T)], dim=1)
+    def draw(clients: int, held_out: bool) -> tuple[Tensor, Tensor]:
+        parts = [_part(pool, held_out) for pool in pools]
+        drawn = torch.rand((clients, len(parts)), generator=generator, device=generator.device).to(like.device)
+        chosen = torch.stack([part[(u * len(part)).long()] for part, u in zip(parts, drawn.T)], dim=1)
         fields = {domain.inputs: images[chosen], domain.target: known[chosen]}
         updates = simulated_updates(observation, fields, generator=generator)
         with torch.no_grad():
             return sketch(updates), domain.to_unit(images[chosen])
 
     return draw
+
+
+def _part(pool: Tensor, held_out: bool) -> Tensor:
+    """The last fifth of the images of one class, or the others; a single image is both."""
+    kept = max(1, len(pool) - max(1, round(HELD_OUT * len(pool))))
+    return (pool[kept:] if len(pool) > 1 else pool) if held_out else pool[:kept]
 
 
 def _labels(observation: Observation) -> tuple[Tensor, bool]:

@@ -56,11 +56,14 @@ class Inverter(nn.Module):
         self.deviation.copy_(deviation.clamp_min(float(deviation.max()) * 1e-3 + 1e-12))
 
     @torch.no_grad()
-    def regress(self, sketches: Tensor, truth: Tensor) -> None:
-        """Fit the linear map of sketches (client, size) to `truth` (client, batch, channel, height, width) by ridge."""
-        inputs, wanted = self._standardised(sketches), truth.flatten(1)
-        middle = wanted.mean(0)
-        self.linear.copy_(ridge(inputs, wanted - middle))
+    def regress(self, sketches: Tensor, truth: Tensor, held_sketches: Tensor, held_truth: Tensor) -> None:
+        """Fit the linear map of sketches (client, size) to `truth` (client, batch, channel, height, width) by ridge.
+
+        Its strength is chosen on the held-out clients, whose images must be others.
+        """
+        middle = truth.flatten(1).mean(0)
+        held = self._standardised(held_sketches), held_truth.flatten(1) - middle
+        self.linear.copy_(ridge(self._standardised(sketches), truth.flatten(1) - middle, *held))
         # The decoder starts at mid-grey.
         self.offset.copy_(middle.view_as(self.offset) - 0.5)
 
@@ -69,25 +72,28 @@ class Inverter(nn.Module):
 
 
 def ridge(
-    inputs: Float[Tensor, "client size"], wanted: Float[Tensor, "client target"], held_out: float = 0.25
+    inputs: Float[Tensor, "client size"],
+    wanted: Float[Tensor, "client target"],
+    held_inputs: Float[Tensor, "held size"],
+    held_wanted: Float[Tensor, "held target"],
 ) -> Float[Tensor, "size target"]:
-    r"""$\arg\min_W \lVert X W - Y \rVert^2 + \lambda \lVert W \rVert^2$, with $\lambda$ chosen on a held-out part.
+    r"""$\arg\min_W \lVert X W - Y \rVert^2 + \lambda \lVert W \rVert^2$, with the best $\lambda$ for what is held out.
 
     Solved through the clients' inner products, so it costs no more for larger sketches.
     """
-    kept = max(1, round(len(inputs) * (1 - held_out)))
-    train, test = inputs[:kept].double(), inputs[kept:].double()
+    train, test = inputs.double(), held_inputs.double()
     values, vectors = torch.linalg.eigh(train @ train.T)
-    projected, seen = vectors.T @ wanted[:kept].double(), test @ train.T @ vectors
+    projected, seen = vectors.T @ wanted.double(), test @ train.T @ vectors
     scale = float(values.mean().clamp_min(1e-300))
 
-    def error(strength: float) -> float:
-        guess = seen @ (projected / (values.clamp_min(0) + strength * scale)[:, None])
-        return float((guess - wanted[kept:]).square().mean()) if len(test) else strength
+    def weights(strength: float) -> Tensor:
+        return projected / (values.clamp_min(0) + strength * scale)[:, None]
 
-    best = min((10.0**power for power in range(-6, 5)), key=error)
-    weights = projected / (values.clamp_min(0) + best * scale)[:, None]
-    return (train.T @ (vectors @ weights)).to(wanted)
+    def error(strength: float) -> float:
+        return float((seen @ weights(strength) - held_wanted).square().mean())
+
+    best = min((10.0 ** (power / 2) for power in range(-12, 9)), key=error)
+    return (train.T @ (vectors @ weights(best))).to(wanted)
 
 
 def new_inverter(

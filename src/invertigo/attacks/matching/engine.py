@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.labels import infer_labels
+from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.initial import Start, starting_images
 from invertigo.attacks.matching.noise import by_discrepancy, inverse_variances, multipliers, spread
 from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weights
@@ -46,6 +47,7 @@ class Matching:
     ("infer"), or optimised together with the images ("joint"). `restarts` run as one batch; the one whose update
     comes nearest to the observed one is returned (the truth plays no part). `seconds` is an allowance that the schedule
     is fitted into. `prior_only` leaves the matching term out: the no-information baseline of this very recipe.
+    `chart` makes batches out of unknowns of another form, for data that are not free tensors between two bounds.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Matching:
     plan: bool = True
     prior_only: bool = False
     compile: bool = False
+    chart: Chart | None = None
 
     def run(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -81,7 +84,11 @@ class Matching:
         count = len(labels) if labels is not None else observation.num_examples
         assert count is not None
         domain, view = observation.task.domain, observation.knowledge.view
-        fields = {name: Field((count, *shape), *domain.bounds(name)) for name, shape in domain.example_shapes().items()}
+        if self.chart is not None:
+            fields = dict(self.chart.unknowns)
+        else:
+            shapes = domain.example_shapes().items()
+            fields = {name: Field((count, *shape), *domain.bounds(name)) for name, shape in shapes}
         if labels is None:
             fields[SOFT_LABELS] = Field((count, _classes(observation)))
         if view is not None and view.unknowns:
@@ -98,6 +105,7 @@ class Matching:
             weights,
             count,
             self.compile,
+            self.chart,
         ), inferred
 
     def starting_point(self, problem: Problem, generator: torch.Generator) -> Tensor:
@@ -141,9 +149,11 @@ class Matching:
         self, problem: Problem, optimum: Optimum, winner: int, pace: Pace, inferred: bool
     ) -> Reconstruction:
         fields = problem.fields(optimum.best)
-        domain = problem.observation.task.domain
-        target = domain.target
-        images = {name: fields[name][winner].detach() for name in domain.example_shapes() if name != target}
+        view = problem.observation.knowledge.view
+        drawn = (view.unknowns if view is not None else None) or {}
+        target = problem.observation.task.domain.target
+        images = {k: tensor[winner].detach() for k, tensor in fields.items() if k != target and k not in drawn}
+        images = images if self.chart is None else dict(self.chart.settled(images))
         labels = problem.labels if problem.labels is not None else fields[target][winner].argmax(-1)
         return Reconstruction(
             fields={**images, target: labels.detach()},

@@ -65,6 +65,12 @@ def multipliers(priors: Sequence[Prior]) -> Tensor | None:
 
 
 def by_discrepancy(problem: Problem, misfits: Tensor, factors: Tensor) -> int:
+    """The restart to return of those that `spread` made, by their misfits (restart,); see `strongest_that_fits`."""
+    explained = problem.objective.explained_by(problem.observed, problem.noise, problem.weights)
+    return strongest_that_fits(misfits, factors, explained=explained, entries=problem.visible_entries)
+
+
+def strongest_that_fits(misfits: Tensor, factors: Tensor, *, explained: float, entries: int) -> int:
     r"""The restart with the strongest prior among those that match as well as the noise lets the truth itself match.
 
     That is up to $m\,(1 + \sqrt{2/n})$, where $m$ is the misfit that noise alone explains and $\sqrt{2/n}$ its relative
@@ -75,9 +81,8 @@ def by_discrepancy(problem: Problem, misfits: Tensor, factors: Tensor) -> int:
     prior is taken rather than the one whose misfit is nearest to m.
     """
     misfits = torch.where(misfits.isfinite(), misfits, torch.inf)
-    explained = problem.objective.explained_by(problem.observed, problem.noise, problem.weights)
-    allowed = max(explained, float(misfits.min())) * (1 + math.sqrt(2 / problem.visible_entries))
-    sufficient = misfits <= allowed
+    allowed = max(explained, float(misfits.min())) * (1 + math.sqrt(2 / entries))
+    sufficient = misfits.isfinite() & (misfits <= allowed)
     if not bool(sufficient.any()):
         return int(misfits.argmin())
     strongest = factors[sufficient].max()

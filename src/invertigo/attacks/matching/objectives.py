@@ -78,6 +78,35 @@ class L1:
 
 
 @dataclass(frozen=True)
+class SquaredL2PlusL1:
+    r"""$\sum_l w_l \lVert p_l - o_l \rVert_2^2 + f\,a_l\,w_l \lVert p_l - o_l \rVert_1$.
+
+    $a_l$ falls linearly from 1 at the first layer to 0 behind the last one.
+
+    Source: Deng et al. 2021 (TAG), which gives early layers a larger share of the L1 term.
+    """
+
+    factor: float = 0.01
+
+    def value_and_cotangent(
+        self, predicted: Tensors, observed: Tensors, weights: Tensors | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `Objective`."""
+        value, cotangent = SquaredL2().value_and_cotangent(predicted, observed, weights)
+        more, slope = L1().value_and_cotangent(predicted, observed, self._falling(predicted, weights))
+        return value + more, list(torch._foreach_add(cotangent, slope))
+
+    def explained_by(self, observed: Tensors, noise: Sequence[float], weights: Tensors | None) -> float:
+        """The sum of what both terms are at the truth. See `Objective`."""
+        early = self._falling(observed, weights)
+        return SquaredL2().explained_by(observed, noise, weights) + L1().explained_by(observed, noise, early)
+
+    def _falling(self, layers: Tensors, weights: Tensors | None) -> list[Tensor]:
+        falling = [p.new_tensor(self.factor * (1 - number / len(layers))) for number, p in enumerate(layers)]
+        return [f * w for f, w in zip(falling, weights)] if weights else falling
+
+
+@dataclass(frozen=True)
 class Cosine:
     r"""$1 - \langle p, o\rangle / (\lVert p\rVert\,\lVert o\rVert)$ over all layers together, each weighted by $w_l$.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.lean_convolution import LeanConvolutions
 from invertigo.attacks.matching.objectives import Nothing, Objective, noise_share
 from invertigo.attacks.matching.priors import (
@@ -47,6 +48,7 @@ class Problem:
     weights: list[Tensor] | None = None
     num_examples: int = 1
     compile: bool = False
+    chart: Chart | None = None
 
     @cached_property
     def observed(self) -> list[Tensor]:
@@ -145,6 +147,8 @@ class Problem:
         target = self.observation.task.domain.target
         if SOFT_LABELS in named:
             named[target] = named.pop(SOFT_LABELS).softmax(-1)
+        if self.chart is not None:
+            named = dict(self.chart.fields(named))
         if self.labels is not None:
             named[target] = self.labels
         return named

@@ -1,0 +1,288 @@
+"""GRAIN: the private graph, exactly, from the gradient of a graph network."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import gcd
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect
+from invertigo.attacks.exact.grain.batches import Division, Pulls, divisions, graph_counts, pulls
+from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
+from invertigo.attacks.exact.grain.certificate import certify, certify_batch, describe, partial
+from invertigo.attacks.exact.grain.chemistry import AROMATIC, is_molecular, possible_atoms
+from invertigo.attacks.exact.grain.counts import whole_numbers
+from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, equivalent_graphs
+from invertigo.attacks.exact.grain.nodes import TooMany
+from invertigo.attacks.exact.grain.pipeline import MOST_SPLITS, Evidence, gather, read_rows, split
+from invertigo.attacks.exact.grain.recovery import GraphRecovery
+from invertigo.attacks.exact.grain.vertices import MANY
+from invertigo.attacks.registry import register
+from invertigo.domains import Graphs
+from invertigo.models.graph_network import GraphNetwork
+from invertigo.types import (
+    Observation,
+    Paper,
+    Progress,
+    Reconstruction,
+    Requirement,
+    RequirementError,
+    check_requirements,
+)
+
+Attempt = tuple[Callable[[Tensor], Tensor] | None, bool, bool]
+"""Which kinds of nodes are likely, whether a singular adjacency hides some blocks, whether no two nodes are alike."""
+
+RESIDUAL = 1e-3
+"""Part of the read-out's gradient that may stay unexplained, without noise."""
+
+
+DIVISIONS = 8
+"""Ways to share neighbourhoods out among the graphs of a batch that are tried."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Grain:
+    r"""The graph behind the gradient of a GCN or GAT: nodes, edges and label, unknown number of nodes included.
+
+    Every linear layer's gradient shows the row space of what the layer read. Node features that lie in the first
+    one's are kept (`nodes`), then neighbourhoods whose hidden features lie in the next one's (`blocks`), up to the
+    read-out. How many nodes have each neighbourhood follows from the read-out's gradient, which is linear in these
+    numbers (`counts`), and all graphs with these neighbourhoods are listed (`realisation`, `equivalents`): each of
+    them has the observed gradient exactly, so the list is what any attacker is left with.
+
+    Args:
+        seconds: CPU seconds, after which what is certain by then is returned as `partial`.
+        tolerance: relative distance from a row space up to which a candidate is kept; None takes it from the gap
+            between the singular values that count and those that are noise.
+        noise: standard deviation of noise on each entry of the gradient, which sets the ranks and tolerances; None
+            takes it from what the adversary knows of the defense.
+        most_nodes: graphs are listed up to this many nodes.
+        most_degree: neighbours of a node, where the features do not tell.
+        alternatives: graphs with the same gradient that are listed at most.
+        listing_seconds: CPU seconds for each way of listing them.
+        chemistry: where nodes are atoms, look for atoms that exist before any others, and put graphs with the same
+            gradient in the order of how common their rings are.
+
+    Source: Drencheva et al. (2025). Ours: node features from the read-out where it holds them (a singular adjacency
+    then does no harm), reciprocity between blocks, counts by non-negative least squares instead of gluing, and the
+    list of graphs with the same gradient. Where GRAIN accepts the first graph whose gradient matches, among which are
+    covers with twice the nodes, this attack says how many there are.
+    """
+
+    name: ClassVar[str] = "grain"
+    paper: ClassVar[Paper] = Paper(
+        "drencheva2025grain",
+        "GRAIN: Exact Graph Reconstruction from Gradients",
+        "Drencheva, Maria and Petrov, Ivo and Baader, Maximilian and Dimitrov, Dimitar Iliev and Vechev, Martin",
+        2025,
+        "International Conference on Learning Representations",
+        "2503.01838",
+    )
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
+    domains: ClassVar[frozenset[str]] = frozenset({"graphs"})
+    exact: ClassVar[bool] = True
+
+    seconds: float | int = 60.0
+    tolerance: float | None = None
+    noise: float | None = None
+    most_nodes: int = 128
+    most_degree: int = 6
+    alternatives: int = 64
+    listing_seconds: float = 1.0
+    chemistry: bool = True
+
+    def reconstruct(
+        self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
+    ) -> Reconstruction:
+        """See `types.Attack`. Raises: RequirementError with the reason when the gradient shows no row space."""
+        started = time.perf_counter()
+        check_requirements(self, observation)
+        domain, budget = observation.task.domain, Budget(float(self.seconds), progress)
+        assert isinstance(domain, Graphs)
+        model = precise_model(observation)
+        with torch.no_grad():
+            anatomy = dissect(observation, model, self._noise(observation))
+            recovery = self._recover(observation, domain, anatomy, budget)
+        return describe(self.name, observation, recovery, time.perf_counter() - started)
+
+    def _recover(self, observation: Observation, domain: Graphs, anatomy: Anatomy, budget: Budget) -> GraphRecovery:
+        evidence, reason = Evidence(domain), ""
+        scores = anatomy.scores()
+        if scores is None:
+            raise RequirementError(
+                "The read-out's last layer has no bias in this update; its gradient tells how far the graph's answer "
+                "is from its label, without which nodes cannot be counted."
+            )
+        full = [number for number, space in enumerate(anatomy.spans) if space.full and number]
+        if full:
+            width = anatomy.spans[full[0]].rank
+            reason = (
+                f"The row space of layer {full[0]} has rank {width} of {width}, so that every candidate lies in it: "
+                "the hidden width must exceed the number of different neighbourhoods."
+            )
+            return partial(anatomy, evidence, budget, reason)
+        try:
+            for likely, singular, distinct in self._attempts(domain, anatomy):
+                evidence = Evidence(domain, likely, singular, distinct)
+                try:
+                    gather(
+                        anatomy,
+                        evidence,
+                        budget,
+                        most_degree=self.most_degree,
+                        most_nodes=self.most_nodes,
+                        scores=scores if (observation.num_examples or 1) == 1 else None,
+                        tolerance=self.tolerance,
+                    )
+                except TooMany as error:
+                    reason = f"There are too many candidates: {error}."
+                    continue
+                recovery = self._search(observation, anatomy, evidence, budget)
+                if recovery is not None:
+                    return recovery
+                reason = self._why(anatomy, evidence, observation.num_examples or 1)
+        except OutOfBudget as error:
+            reason = f"The budget ended after {error}."
+        return partial(anatomy, evidence, budget, reason)
+
+    def _search(
+        self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget
+    ) -> GraphRecovery | None:
+        """What the evidence gives, or None."""
+        graphs = observation.num_examples or 1
+        if graphs == 1:
+            found = self._list(anatomy, evidence, budget)
+            if found is None or not len(found):
+                return None
+            with budget.stage("certificate"):
+                return certify(observation, anatomy, evidence, found, budget)
+        if not len(evidence.levels[-1]) or evidence.features is None:
+            return None
+        with budget.stage("counts"):
+            rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
+            pulled = pulls(anatomy, rows, observation.task.num_classes or 2)
+        if pulled.residual > self._slack(anatomy):
+            return None
+        with budget.stage("division"):
+            ways = divisions(pulled, graphs, budget)
+        for division in ways[:DIVISIONS]:
+            recovery = self._divided(observation, anatomy, evidence, pulled, division, budget)
+            if recovery is not None and recovery.gradient_distance < 10 * self._slack(anatomy):
+                return recovery
+        return None
+
+    def _divided(
+        self,
+        observation: Observation,
+        anatomy: Anatomy,
+        evidence: Evidence,
+        pulled: Pulls,
+        division: Division,
+        budget: Budget,
+    ) -> GraphRecovery | None:
+        parts = []
+        for graph in range(len(division.labels)):
+            counts, groups = graph_counts(pulled, division, graph)
+            share = gcd(*counts)
+            found = self._realise(evidence, [count // share for count in counts], groups, budget)
+            if not len(found):
+                return None
+            parts.append((found, sorted(c for group in groups for c in group), division.labels[graph]))
+        return certify_batch(observation, anatomy, evidence, parts, pulled.unique, budget)
+
+    def _list(self, anatomy: Anatomy, evidence: Evidence, budget: Budget) -> EquivalentGraphs | None:
+        shares = evidence.shares
+        if shares is None or shares.residual > self._slack(anatomy):
+            return None
+        total = shares.weights.sum()
+        counts = whole_numbers(shares.weights / total, self.most_nodes, max(100 * shares.residual, 1e-5))
+        if counts is None or abs(float(total) - 1) > 10 * self._slack(anatomy):
+            return None
+        return self._realise(evidence, counts.tolist(), shares.groups, budget)
+
+    def _realise(
+        self, evidence: Evidence, counts: list[int], groups: tuple[tuple[int, ...], ...], budget: Budget
+    ) -> EquivalentGraphs:
+        last = evidence.levels[-1]
+        colours = sorted(c for group in groups for c in group)
+        options = [[choice.get(c, 0) for c in colours] for choice in split(counts, groups)]
+        aromatic = None
+        if self._chemical(evidence.domain) and evidence.kinds is not None:
+            aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
+        found = equivalent_graphs(
+            [last.own[c] for c in colours],
+            [last.around[c] for c in colours],
+            options,
+            budget,
+            aromatic=aromatic,
+            most_nodes=self.most_nodes,
+            most=self.alternatives,
+            seconds=self.listing_seconds,
+        )
+        found.complete &= len(options) < MOST_SPLITS
+        return found
+
+    def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[Attempt]:
+        """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind.
+
+        Nodes with many features are hardly ever alike, so that they are first taken to be all different.
+        """
+        kinds = [possible_atoms, None] if self._chemical(domain) else [None]
+        hidden = [False, True] if any(anatomy.mixes(layer) for layer in range(1, anatomy.depth)) else [False]
+        distinct = [True, False] if len(domain.blocks) >= MANY else [False]
+        return [(likely, singular, apart) for likely in kinds for apart in distinct for singular in hidden]
+
+    def _chemical(self, domain: Graphs) -> bool:
+        return self.chemistry and is_molecular(domain)
+
+    def _noise(self, observation: Observation) -> float | None:
+        """The noise on each entry: as given, else the largest that an adversary who knows the defense reckons with."""
+        view = observation.knowledge.view
+        if self.noise is not None or view is None or not view.noise_std:
+            return self.noise
+        return max(float(std) for std in view.noise_std.values()) or None
+
+    def _slack(self, anatomy: Anatomy) -> float:
+        return RESIDUAL if anatomy.noise is None else 0.1
+
+    def _why(self, anatomy: Anatomy, evidence: Evidence, graphs: int) -> str:
+        for stage, count in evidence.passed.items():
+            if count == 0:
+                return f"No candidate of stage '{stage}' lies in its row space."
+        if graphs > 1:
+            return f"The neighbourhoods could not be shared out among {graphs} graphs."
+        if evidence.shares is None or evidence.shares.residual > self._slack(anatomy):
+            rest = 1.0 if evidence.shares is None else evidence.shares.residual
+            return f"The candidates explain all but {rest:.1e} of the read-out's gradient, so some are missing."
+        return f"The shares of the neighbourhoods fit no graph of up to {self.most_nodes} nodes."
+
+
+def precise_model(observation: Observation) -> GraphNetwork:
+    """A float64 copy of the model with the observed parameters. Raises: RequirementError for other models."""
+    model = observation.task.model
+    if not isinstance(model, GraphNetwork):
+        raise RequirementError(
+            f"Attack 'grain' reads GCN and GAT networks, not a {type(model).__name__}; a PyTorch Geometric model of "
+            "GCNConv and GATConv layers is read through invertigo.models.from_geometric."
+        )
+    if model.pool_first:
+        raise RequirementError(
+            "This model averages the node embeddings before its read-out, so no gradient shows the rows of single "
+            "nodes after the last layer; attack 'grain' needs a read-out of every node."
+        )
+    if model.level == "node":
+        raise RequirementError("Attack 'grain' counts nodes in a graph's one answer; this model answers every node.")
+    copied = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if name in observation.parameters:
+                parameter.copy_(observation.parameters[name])
+    return copied

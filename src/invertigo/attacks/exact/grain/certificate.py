@@ -1,0 +1,230 @@
+"""What was found, checked against the gradient and put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from invertigo.attacks.exact.grain.anatomy import Anatomy
+from invertigo.attacks.exact.grain.assumptions import assumptions, implausible_alone
+from invertigo.attacks.exact.grain.budget import Budget
+from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, doubled
+from invertigo.attacks.exact.grain.pipeline import Evidence
+from invertigo.attacks.exact.grain.recovery import GraphRecovery
+from invertigo.domains import Graphs
+from invertigo.types import Observation, Reconstruction
+
+WRITTEN_OUT = 64
+
+
+def certify(
+    observation: Observation, anatomy: Anatomy, evidence: Evidence, found: EquivalentGraphs, budget: Budget
+) -> GraphRecovery:
+    """The likeliest graph with the list of those it cannot be told from."""
+    assert evidence.shares is not None
+    colours = sorted(c for group in evidence.shares.groups for c in group)
+    alone = with_copies(evidence, found, colours)
+    graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
+    unique = len(found) == 1 and found.complete and evidence.shares.unique
+    known = observation.knowledge.labels
+    classes = range(observation.task.num_classes or 2) if known is None else known.flatten()[:1].tolist()
+    tried = [(gradient_distance(observation, anatomy, graphs[:1], [label]), int(label)) for label in classes]
+    distance, label = min(tried)
+    return GraphRecovery(
+        kind="exact" if unique else "equivalent",
+        class_size=len(found),
+        class_complete=found.complete,
+        alternatives=graphs,
+        certain_nodes=len(graphs[0]["features"]),
+        nodes=len(graphs[0]["features"]),
+        gradient_distance=distance,
+        label=label,
+        reason=alone,
+        assumes=rests_on(evidence, found),
+        **told(anatomy, evidence, budget),
+    )
+
+
+def with_copies(evidence: Evidence, found: EquivalentGraphs, colours: Sequence[int]) -> str:
+    """Add two copies of the likeliest graph to the class where one alone is unlikely, and say why."""
+    likeliest = found.members[0]
+    kinds = [evidence.levels[-1].kinds[colours[c]] for c in likeliest.colours]
+    impossible, parts = likeliest.cost[:2]
+    why = "it has several parts" if parts > 1 else implausible_alone(evidence, kinds, impossible == 0)
+    if why:
+        found.members.append(doubled(likeliest))
+    return why
+
+
+def rests_on(evidence: Evidence, found: EquivalentGraphs, given: int = 1) -> tuple[str, ...]:
+    """The assumptions behind the class whose likeliest member comes first."""
+    first = found.members[0]
+    return assumptions(evidence, len(first.colours), len(first.edges), parts=int(first.cost[1]), given=given)
+
+
+def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str) -> GraphRecovery:
+    """The nodes that are certain: counted ones, else kinds when there are no more of them than dimensions."""
+    features, certain = evidence.domain.one_hot(torch.zeros(0, len(evidence.domain.blocks), dtype=torch.long)), 0
+    if evidence.features is not None and len(evidence.features):
+        features = evidence.features
+        named = sorted(set(evidence.levels[-1].kinds)) or list(range(len(features)))
+        features = features[named]
+        rank = int(torch.linalg.matrix_rank(features))
+        certain = len(features) if rank == len(features) == anatomy.spans[0].rank else 0
+    graph = {"features": features.double(), "adjacency": torch.zeros(len(features), len(features))}
+    return GraphRecovery(
+        kind="partial",
+        class_size=0,
+        class_complete=False,
+        alternatives=(graph,),
+        certain_nodes=certain,
+        nodes=None,
+        gradient_distance=1.0,
+        label=None,
+        reason=reason,
+        **told(anatomy, evidence, budget),
+    )
+
+
+def told(anatomy: Anatomy, evidence: Evidence, budget: Budget) -> dict:
+    """How the search went."""
+    return {
+        "stages": dict(budget.stages),
+        "candidates": {**evidence.passed, "tested": budget.candidates},
+        "ranks": tuple(space.rank for space in anatomy.spans),
+        "confidence": tuple(space.confidence for space in anatomy.spans),
+    }
+
+
+def drawn(evidence: Evidence, member: Member, colours: Sequence[int]) -> Mapping[str, Tensor]:
+    """Features (node, column) and adjacency (node, node) of one graph, whose colours are places in `colours`."""
+    last = evidence.levels[-1]
+    assert evidence.features is not None
+    kinds = [last.kinds[colours[c]] for c in member.colours]
+    adjacency = torch.zeros(len(kinds), len(kinds), dtype=torch.float64)
+    for a, b in member.edges:
+        adjacency[a, b] = adjacency[b, a] = 1.0
+    return {"features": evidence.features[kinds], "adjacency": adjacency}
+
+
+def certify_batch(
+    observation: Observation,
+    anatomy: Anatomy,
+    evidence: Evidence,
+    found: Sequence[tuple[EquivalentGraphs, list[int], int]],
+    unique: bool,
+    budget: Budget,
+) -> GraphRecovery:
+    """The likeliest form of each graph; `found` has its class, its colours and its label."""
+    parts = []
+    for graphs, colours, label in found:
+        why = with_copies(evidence, graphs, colours)
+        forms = tuple(drawn(evidence, member, colours) for member in graphs.members[:WRITTEN_OUT])
+        alone = len(graphs) == 1 and graphs.complete and unique
+        size, rests = len(forms[0]["features"]), rests_on(evidence, graphs, len(found))
+        kind = "exact" if alone else "equivalent"
+        parts.append(
+            GraphRecovery(
+                *(kind, len(graphs), graphs.complete, forms, size, size, 0.0, label), reason=why, assumes=rests
+            )
+        )
+    firsts, labels = tuple(part.alternatives[0] for part in parts), tuple(label for _, _, label in found)
+    return GraphRecovery(
+        kind="exact" if all(part.kind == "exact" for part in parts) else "equivalent",
+        class_size=prod(part.class_size for part in parts),
+        class_complete=all(part.class_complete for part in parts),
+        alternatives=firsts,
+        certain_nodes=sum(part.certain_nodes for part in parts),
+        nodes=sum(part.certain_nodes for part in parts),
+        gradient_distance=gradient_distance(observation, anatomy, firsts, labels),
+        labels=labels,
+        parts=tuple(parts),
+        assumes=tuple(dict.fromkeys(text for part in parts for text in part.assumes)),
+        **told(anatomy, evidence, budget),
+    )
+
+
+def gradient_distance(
+    observation: Observation, anatomy: Anatomy, graphs: Sequence[Mapping[str, Tensor]], labels: Sequence[int]
+) -> float:
+    """Relative distance between the gradient of these graphs and the observed one."""
+    named = dict(anatomy.model.named_parameters())
+    fields = {**stacked(graphs, 0), "labels": torch.tensor(list(labels))}
+    with torch.enable_grad():
+        loss = observation.task.evaluate(anatomy.model, fields)
+        made = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+    kept = [name in anatomy.gradients for name in named]
+    flat = torch.cat([g.flatten() for g, keep in zip(made, kept) if keep])
+    observed = torch.cat([anatomy.gradients[name].flatten() for name, keep in zip(named, kept) if keep])
+    return float((flat - observed).norm() / observed.norm())
+
+
+def stacked(graphs: Sequence[Mapping[str, Tensor]], places: int) -> dict[str, Tensor]:
+    """Features, adjacency and presence of graphs, padded to the same number of nodes, at least `places`."""
+    places = max(places, *(len(graph["features"]) for graph in graphs), 1)
+    width = graphs[0]["features"].shape[1]
+    features = torch.zeros(len(graphs), places, width, dtype=torch.float64)
+    adjacency = torch.zeros(len(graphs), places, places, dtype=torch.float64)
+    present = torch.zeros(len(graphs), places, dtype=torch.bool)
+    for number, graph in enumerate(graphs):
+        count = len(graph["features"])
+        features[number, :count], adjacency[number, :count, :count] = graph["features"], graph["adjacency"]
+        present[number, :count] = True
+    return {"features": features, "adjacency": adjacency, "present": present}
+
+
+def describe(name: str, observation: Observation, recovery: GraphRecovery, seconds: float) -> Reconstruction:
+    """The reconstruction, padded as the domain pads, with its certificate and what that means in words."""
+    domain, like = observation.task.domain, next(iter(observation.parameters.values()))
+    assert isinstance(domain, Graphs)
+    graphs = recovery.alternatives if recovery.parts else recovery.alternatives[:1]
+    fields = {
+        key: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
+        for key, tensor in stacked(graphs, domain.nodes).items()
+    }
+    known = observation.knowledge.labels
+    read = recovery.labels or (() if recovery.label is None else (recovery.label,))
+    if read:
+        fields["labels"] = torch.tensor(read, device=like.device)
+    elif known is not None and len(known) == len(graphs):
+        fields["labels"] = known
+    return Reconstruction(
+        fields=fields,
+        attack=name,
+        objective=recovery.gradient_distance,
+        stopped={"exact": "exact", "equivalent": "exact"}.get(recovery.kind, "budget"),
+        seconds=seconds,
+        labels_inferred=known is None and bool(read),
+        notes=words(recovery),
+        certificate=recovery,
+    )
+
+
+def words(recovery: GraphRecovery) -> tuple[str, ...]:
+    """What the certificate says, for a reader."""
+    ranks = f"Ranks of the row spaces: {', '.join(map(str, recovery.ranks))}."
+    if recovery.kind == "partial":
+        certain = (
+            f"{recovery.certain_nodes} kinds of nodes are certain" if recovery.certain_nodes else "nothing is certain"
+        )
+        return (f"Partial: {certain}. {recovery.reason}", ranks)
+    rests = f"This assumes: {'; '.join(recovery.assumes)}."
+    if recovery.parts:
+        each = ", ".join(
+            "exact" if part.kind == "exact" else f"one of {'' if part.class_complete else 'at least '}{part.class_size}"
+            for part in recovery.parts
+        )
+        return (f"{len(recovery.parts)} graphs: {each}.", rests, ranks)
+    size = f"{'' if recovery.class_complete else 'at least '}{recovery.class_size}"
+    if recovery.kind == "exact":
+        first = f"Exact: no other graph of {recovery.nodes} nodes has this gradient, under the assumptions below."
+    else:
+        first = (
+            f"Gradient-equivalent class of {size} graphs with {recovery.nodes} nodes; the likeliest one is returned."
+        )
+    if recovery.reason:
+        first += f" Two copies of it belong to the class, because {recovery.reason}."
+    return (first, rests, ranks)

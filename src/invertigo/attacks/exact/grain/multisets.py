@@ -1,0 +1,115 @@
+"""All ways to fill a node's neighbour slots, with the sums that a layer takes over them, in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import comb, prod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK = 1 << 16
+LARGEST_TABLE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Slots:
+    """`count` alike slots that take a multiset of `options` (colours), whose parts in the sum are `parts`.
+
+    With `distinct`, no option is taken twice.
+    """
+
+    options: Int[Tensor, " option"]
+    parts: Float[Tensor, "option part"]
+    count: int
+    distinct: bool = False
+
+    @property
+    def ways(self) -> int:
+        """Number of multisets (or sets)."""
+        if self.distinct:
+            return comb(len(self.options), self.count)
+        return comb(len(self.options) + self.count - 1, self.count)
+
+
+Filled = tuple[Int[Tensor, "row slot"], Float[Tensor, "row part"]]
+
+
+def ways(groups: Sequence[Slots]) -> int:
+    """Number of ways to fill all groups of slots."""
+    return prod(group.ways for group in groups)
+
+
+def fillings(groups: Sequence[Slots], base: Float[Tensor, " part"]) -> Iterator[Filled]:
+    """Every way to fill the groups of slots: the colours chosen, and `base` plus the sum of their parts.
+
+    Colours of one group come in ascending order of their place in `options`, so no multiset comes twice.
+    """
+    if not groups:
+        yield torch.zeros(1, 0, dtype=torch.long), base[None]
+        return
+    if len(groups) == 1:
+        for chosen, sums in _multisets(groups[0], groups[0].count):
+            yield chosen, sums + base
+        return
+    tables = [_table(group, group.count) for group in groups]
+    total = prod(len(chosen) for chosen, _ in tables)
+    for start in range(0, total, CHUNK):
+        left = torch.arange(start, min(start + CHUNK, total))
+        picked, sums = [], base.expand(len(left), -1)
+        for chosen, partial in tables:
+            at, left = left % len(chosen), left // len(chosen)
+            picked.append(chosen[at])
+            sums = sums + partial[at]
+        yield torch.cat(picked, 1), sums
+
+
+def _multisets(group: Slots, count: int) -> Iterator[Filled]:
+    if count == 1 or group.ways <= CHUNK:
+        yield _table(group, count)
+        return
+    places, parts = _places(group, count - 1)
+    leads = torch.arange(len(group.options)) + int(group.distinct)
+    first = torch.searchsorted(places[:, 0].contiguous(), leads)
+    held: list[Filled] = []
+    size = 0
+    for lead in range(len(group.options)):
+        start = int(first[lead])
+        rest = places[start:]
+        held.append((torch.cat([torch.full((len(rest), 1), lead), rest], 1), parts[start:] + group.parts[lead]))
+        size += len(rest)
+        if size >= CHUNK:
+            yield _joined(group, held)
+            held, size = [], 0
+    if held:
+        yield _joined(group, held)
+
+
+def _joined(group: Slots, held: list[Filled]) -> Filled:
+    return group.options[torch.cat([chosen for chosen, _ in held])], torch.cat([sums for _, sums in held])
+
+
+def _table(group: Slots, count: int) -> Filled:
+    places, sums = _places(group, count)
+    return group.options[places], sums
+
+
+def _places(group: Slots, count: int) -> Filled:
+    """All ascending tuples of places, in lexicographic order, with their sums."""
+    size = len(group.options)
+    if size == 0 or count == 0:
+        rows = 1 if count == 0 else 0
+        return torch.zeros(rows, count, dtype=torch.long), group.parts.new_zeros(rows, group.parts.shape[1])
+    places = torch.arange(size)[:, None]
+    sums = group.parts
+    for _ in range(count - 1):
+        # A tuple that ends in place p goes on with p (or, in a set, p + 1), p + 1, ..., which keeps the order.
+        start = places[:, -1] + int(group.distinct)
+        repeats = size - start
+        index = torch.arange(len(places)).repeat_interleave(repeats)
+        ends = torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index] + start[index]
+        places = torch.cat([places[index], ends[:, None]], 1)
+        sums = sums[index] + group.parts[ends]
+    return places, sums

@@ -1,0 +1,91 @@
+"""Blocks that a singular adjacency hides from a convolution's row space, found by the direction they miss it in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from invertigo.attacks.exact.grain.blocks import Check, around_each, finished
+from invertigo.attacks.exact.grain.budget import Budget
+from invertigo.attacks.exact.grain.colours import Colours
+from invertigo.attacks.exact.grain.multisets import fillings, ways
+from invertigo.attacks.exact.grain.nodes import TooMany
+
+MOST = 4_000_000
+GRID = 4e-3
+"""Directions are first compared on a grid this fine, then exactly."""
+SAME = 1e-3
+"""Directions this near each other are one."""
+APART = 1e-4
+"""Relative difference of two residuals from which they belong to different rows."""
+
+
+def blocks_off_the_space(check: Check, before: Colours, budget: Budget) -> Colours:
+    r"""Blocks in the row space, and blocks that miss it in one direction together with others.
+
+    A convolution's gradient spans the rows of $\hat A H$. With $\hat A v = 0$ these miss $\sum_i v_i h_i$, so that a
+    true $h_i$ with $v_i \ne 0$ is off the space, by $v_i$ times one vector that is the same for all such nodes: their
+    residuals are parallel. Residuals of wrong candidates point anywhere.
+
+    Raises: TooMany.
+    """
+    mixer, null = check.parts, check.space.null.T
+    if check.coarse is not None:
+        mixer, null, _ = check.coarse
+    own, chosen, kept = [], [], []
+    for centre, groups in around_each(check, before):
+        if len(own) + ways(groups) > MOST:
+            raise TooMany(f"more than {MOST} neighbourhoods to compare, with a singular adjacency")
+        for picked, sums in fillings(groups, mixer.parts(centre, torch.tensor([centre]))[0]):
+            budget.spend(len(picked))
+            values = check.activation(mixer.finish(centre, sums))
+            kept.append((values @ null / values.norm(dim=1, keepdim=True).clamp_min(1e-300)).float())
+            own += [centre] * len(picked)
+            chosen += [tuple(sorted(p)) for p in picked.tolist()]
+    if not own:
+        return finished(before, [], [], [])
+    residuals = torch.cat(kept).double()
+    loose = check.tolerance if check.coarse is None else check.coarse[2]
+    sizes = residuals.norm(dim=1)
+    aside = parallel(residuals, sizes > check.space.tolerance)
+    wanted = ((sizes <= loose) | aside).nonzero()[:, 0].tolist()
+    rows = [_row(check, own[w], chosen[w]) for w in wanted]
+    exact = [bool(aside[w]) or bool(check.rows_pass(row)[0]) for w, row in zip(wanted, rows)]
+    sure = [number for number, fine in enumerate(exact) if fine]
+    return finished(before, [own[wanted[s]] for s in sure], [chosen[wanted[s]] for s in sure], [rows[s] for s in sure])
+
+
+def parallel(residuals: Float[Tensor, "row column"], considered: Bool[Tensor, " row"]) -> Bool[Tensor, " row"]:
+    """Which of the considered residuals have a parallel one of another row (equal rows do not count)."""
+    places = considered.nonzero()[:, 0]
+    if len(places) == 0 or residuals.shape[1] == 0:
+        return torch.zeros(len(residuals), dtype=torch.bool)
+    vectors = residuals[places]
+    sizes = vectors.norm(dim=1)
+    units = vectors / sizes[:, None].clamp_min(1e-300)
+    axis = torch.randn(units.shape[1], generator=torch.Generator().manual_seed(0), dtype=units.dtype)
+    units = units * torch.where(units @ axis < 0, -1.0, 1.0)[:, None]
+    found = torch.zeros(len(residuals), dtype=torch.bool)
+    for shift in (0.0, 0.5):
+        keys = (units[:, : min(4, units.shape[1])] / GRID + shift).floor().long()
+        _, groups, counts = keys.unique(dim=0, return_inverse=True, return_counts=True)
+        shared = (counts[groups] > 1).nonzero()[:, 0]
+        for members in _grouped(groups[shared], shared):
+            near = torch.cdist(units[members], units[members]) < SAME
+            other = (sizes[members, None] - sizes[members]).abs() > APART * sizes[members].max()
+            found[places[members[(near & other).any(1)]]] = True
+    return found
+
+
+def _grouped(groups: Tensor, members: Tensor) -> Iterable[Tensor]:
+    order = groups.argsort()
+    _, counts = groups[order].unique_consecutive(return_counts=True)
+    return members[order].split(counts.tolist())
+
+
+def _row(check: Check, centre: int, around: tuple[int, ...]) -> Tensor:
+    parts = check.mixer.parts(centre, torch.tensor([centre, *around]))
+    return check.row(centre, parts.sum(0, keepdim=True))

@@ -1,0 +1,154 @@
+"""The row space of a gradient, and which candidates lie in it. Shared by every attack that checks spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+FLOOR = 64
+"""A singular value this many roundings of the matrix below the largest one is taken for rounding."""
+SAFETY = 2.0
+"""How far above the expected distance of a true member a candidate may lie and still pass."""
+TIGHTEST = 1e-6
+"""No tolerance is smaller: data are often kept in single precision before a model in double precision reads them."""
+LOOSEST = 1e-2
+"""No tolerance is larger: above it, members and strangers are no longer told apart."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    r"""A subspace of $\mathbb{R}^d$ known from a matrix whose rows lie in it.
+
+    For a linear layer $Z = XW$ the gradient is $\partial L / \partial W = X^T \partial L / \partial Z$, so the rows of
+    $(\partial L / \partial W)^T$ lie in the row space of the layer's inputs $X$, and span it when $\partial L /
+    \partial Z$ has full rank.
+
+    Args:
+        basis: (rank, d) orthonormal rows that span it; null: (d - rank, d) orthonormal rows that span the rest.
+        values: singular values of the matrix, largest first.
+        noise: what a singular value that should be zero may measure.
+
+    Source: Petrov et al. (2024), theorems 3.1 and 5.1.
+    """
+
+    basis: Float[Tensor, "rank dim"]
+    null: Float[Tensor, "co_rank dim"]
+    values: Float[Tensor, " values"]
+    noise: float
+
+    @property
+    def rank(self) -> int:
+        """Dimension of the subspace."""
+        return len(self.basis)
+
+    @property
+    def full(self) -> bool:
+        """Every vector lies in it, so that it tells nothing."""
+        return len(self.null) == 0
+
+    @property
+    def gap(self) -> float:
+        """Ratio of the smallest singular value that counts to the largest that does not (or to the noise)."""
+        if self.rank == 0:
+            return 1.0
+        below = float(self.values[self.rank]) if self.rank < len(self.values) else 0.0
+        return float(self.values[self.rank - 1]) / max(below, self.noise, 1e-300)
+
+    @property
+    def confidence(self) -> float:
+        """How clear the rank is, in [0, 1]: 1 from a gap of a thousand on, 0 where there is none."""
+        gap = torch.tensor(max(self.gap, 1.0), dtype=torch.float64)
+        return min(float(gap.log10()) / 3, 1.0)
+
+    @property
+    def tolerance(self) -> float:
+        """The relative distance up to which a candidate counts as a member: the tilt that the noise gives the basis."""
+        return min(max(SAFETY / self.gap, TIGHTEST), LOOSEST)
+
+    def distance(self, vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        r"""Relative distance $\|v - Pv\| / \|v\|$ of each vector, in [0, 1]; 0 for the zero vector.
+
+        Measured along the null basis, where a member leaves rounding only, rather than as a difference of norms.
+        """
+        vectors = vectors.to(self.null)
+        return (vectors @ self.null.T).norm(dim=-1) / vectors.norm(dim=-1).clamp_min(1e-300)
+
+    def residual(self, vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch co_rank"]:
+        """Coordinates of each vector along the null basis; additive over the parts of a vector."""
+        return vectors.to(self.null) @ self.null.T
+
+    def probes(self, count: int, seed: int = 0) -> Float[Tensor, "dim probes"]:
+        """At most `count` orthonormal directions of the null space, drawn at random: members are orthogonal to them.
+
+        Checking a few probes first costs a fraction of a full distance and lets next to no stranger through.
+        """
+        if count >= len(self.null):
+            return self.null.T
+        generator = torch.Generator().manual_seed(seed)
+        mixed = torch.randn(len(self.null), count, generator=generator, dtype=torch.float64)
+        return self.null.T @ torch.linalg.qr(mixed).Q.to(self.null)
+
+    def restricted(self, columns: Int[Tensor, " kept"] | Sequence[int] | slice) -> Subspace:
+        """The subspace as seen through some coordinates: the row space of those columns of the basis.
+
+        It tells members from strangers as long as more coordinates than the rank are kept.
+        """
+        kept = self.basis[:, columns] * self.values[: self.rank, None]
+        return row_space(kept, noise=2 * self.noise)
+
+    @cached_property
+    def projector(self) -> Float[Tensor, "dim dim"]:
+        """The matrix that projects a vector onto the subspace."""
+        return self.basis.T @ self.basis
+
+
+def row_space(matrix: Float[Tensor, "rows dim"], *, noise: float | None = None, rank: int | None = None) -> Subspace:
+    """The row space of a matrix, by QR and SVD in float64.
+
+    The rank ends at the largest ratio of neighbouring singular values whose lower one may be noise; never the Gram
+    matrix, which would square the ratios.
+
+    Args:
+        noise: singular value that noise alone may give, e.g. from `noise_singular_value`; None: the rounding of the
+            matrix's dtype.
+        rank: when it is known otherwise.
+    """
+    rounding = torch.finfo(matrix.dtype).eps
+    exact = matrix.double()
+    if exact.shape[0] > exact.shape[1]:
+        exact = torch.linalg.qr(exact, mode="r").R
+    wide = exact.shape[1] > 2 * exact.shape[0]
+    _, values, right = torch.linalg.svd(exact, full_matrices=not wide)
+    top = float(values[0]) if len(values) else 0.0
+    floor = noise if noise is not None else FLOOR * rounding * top
+    if rank is None:
+        rank = _rank(values, floor)
+    below = float(values[rank]) if rank < len(values) else 0.0
+    null = torch.linalg.qr(right[:rank].T, mode="complete").Q[:, rank:].T if wide else right[rank:]
+    return Subspace(right[:rank], null, values, max(below, noise or 0.1 * rounding * top))
+
+
+def noise_singular_value(std: float, shape: Sequence[int]) -> float:
+    """The largest singular value of a (rows, columns) matrix of independent noise of this standard deviation.
+
+    Source: Davidson and Szarek (2001): sqrt(rows) + sqrt(columns), in units of the standard deviation.
+    """
+    return std * (shape[0] ** 0.5 + shape[1] ** 0.5)
+
+
+def _rank(values: Tensor, floor: float) -> int:
+    above = int((values > floor).sum())
+    if above in (0, len(values)):
+        return above
+    # The floor is a guess, because rounding grows with depth and shrinks with size: the clearest gap near it decides.
+    lowest = torch.full_like(values[1:], max(floor / 256, 1e-300))
+    ratios = values[:-1] / torch.maximum(values[1:], lowest)
+    start, stop = max(above - 3, 0), min(above + 8, len(ratios))
+    small = values[1:][start:stop] <= floor * 16
+    weighed = torch.where(small, ratios[start:stop], ratios.new_zeros(()))
+    return start + int(weighed.argmax()) + 1 if bool(small.any()) else above
