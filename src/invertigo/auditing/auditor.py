@@ -12,15 +12,14 @@ from torch import nn
 from invertigo.auditing.budget import Budget, parse_budget
 from invertigo.auditing.case import (
     Case,
-    as_batch,
     case_of_observation,
     case_of_step,
     case_of_tape,
-    stand_in,
 )
 from invertigo.auditing.conclusion import compose
 from invertigo.auditing.judge import Judge, baseline
 from invertigo.auditing.ladder import Rung
+from invertigo.auditing.lineup import as_batch, stand_in
 from invertigo.auditing.portfolio import Entry, choose, plants
 from invertigo.auditing.protection import describe_defense, read_informed
 from invertigo.auditing.record import BaselineRecord

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invertigo import data, models
-from invertigo.auditing.case import Case, as_batch, prepared
+from invertigo.auditing.case import Case, prepared
 from invertigo.auditing.graph_cases import check_reads, graph_domain, graph_remarks, known_fields, read_graphs
+from invertigo.auditing.lineup import as_batch
 from invertigo.auditing.protection import make_defense
 from invertigo.auditing.scenario import Scenario
 from invertigo.auditing.trial import generator_for
