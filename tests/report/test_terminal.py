@@ -37,3 +37,15 @@ def test_markup_in_a_name_is_only_text(leaking: Audit) -> None:
     render(record.model_copy(update={"attacks": attacks}), Console(file=stream, width=160))
     assert "[red]model[/nothing]" in stream.getvalue()
     assert "[bold]x[/nope]" in stream.getvalue()
+
+
+def test_one_reason_is_given_once(leaking: Audit) -> None:
+    refused = next(a for a in leaking.record.attacks if a.status == "refused")
+    again = [refused.model_copy(update={"level": level, "informed": i}) for level in (2, 3) for i in (False, True)]
+    stream = io.StringIO()
+    render(
+        leaking.record.model_copy(update={"attacks": [*leaking.record.attacks, *again]}),
+        Console(file=stream, width=300),
+    )
+    assert stream.getvalue().count(f"{refused.attack} (rung") == 1
+    assert f"{refused.attack} (rungs {refused.level}, 2, 3) refused" in stream.getvalue()

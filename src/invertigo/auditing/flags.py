@@ -257,9 +257,9 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
 
 def _where(attacks: Sequence[AttackRecord]) -> str:
     """`dlg (rungs 1, 2), auto (rung 1)`."""
-    rungs: dict[str, list[int]] = {}
-    for attack in attacks:
-        rungs.setdefault(attack.attack, []).append(attack.level)
+    rungs: dict[str, dict[int, None]] = {}
+    for attack in attacks:  # a naive and an informed run on one rung are named once
+        rungs.setdefault(attack.attack, {})[attack.level] = None
     return ", ".join(
         f"{name} (rung{'s' if len(levels) > 1 else ''} {', '.join(map(str, levels))})" for name, levels in rungs.items()
     )

@@ -36,14 +36,23 @@ def render(record: AuditRecord, console: Console) -> None:
     console.print(_attacks(record))
     for line in _defense(record):
         console.print(Padding(line, (0, 1)))
-    for attack in record.attacks:
-        if attack.status != "ran":
-            line = Text(f"{attack.attack} (rung {attack.level}) {attack.status}: {attack.reason}", style="dim")
-            console.print(Padding(line, (0, 1)))
+    for (attack, status, reason), rungs in _not_run(record).items():
+        where = f"rung{'s' if len(rungs) > 1 else ''} {', '.join(map(str, rungs))}"
+        console.print(Padding(Text(f"{attack} ({where}) {status}: {reason}", style="dim"), (0, 1)))
     for flag in record.flags:
         label, style = _SEVERITIES[flag.severity]
         console.print(Padding(Text.assemble((f"{label}  ", style), flag.message, " ", flag.remedy), (0, 1)))
     console.print(Padding(Text(f"seed {record.seed} · {duration(record.seconds)}", style="dim"), (0, 1)))
+
+
+def _not_run(record: AuditRecord) -> dict[tuple[str, str, str], list[int]]:
+    """Attacks without a result, with the rungs on which they have none for the same reason."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for attack in record.attacks:
+        rungs = found.setdefault((attack.attack, attack.status, attack.reason), []) if attack.status != "ran" else []
+        if attack.level not in rungs:
+            rungs.append(attack.level)
+    return found
 
 
 def _defense(record: AuditRecord) -> Iterator[Text]:
