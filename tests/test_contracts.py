@@ -46,6 +46,8 @@ INSTANCES = {
 """Domains as their users build them."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "clip": {"norm": 0.1},
+    "per_example_clip": {"norm": 0.1},
     "autoencoder_only": {"latent": 8, "width": 4, "autoencoder_epochs": 2},
     "latent_noise": {"latent": 8, "width": 4, "autoencoder_epochs": 2},
     "learnable_perturbation": {"latent": 8, "width": 4, "autoencoder_epochs": 2, "epochs": 1},
