@@ -181,3 +181,16 @@ def test_a_claim_about_an_axis_that_is_not_there_is_refused_before_anything_runs
 def test_a_claim_may_need_a_larger_scale():
     larger = {"paper": {"axes": {"attacks": ["linear_layer", {"name": "dlg", "iterations": 5}]}}}
     assert len(expand(study(claims=[claim(attacks="dlg")], presets=larger))) == 4
+
+
+def test_a_defense_and_the_number_of_releases_are_axes():
+    axes = {
+        "defense": [None, {"name": "gaussian_noise", "std": 0.1}],
+        "adversary.releases": [1, 10, 100],
+        "attacks": ["dlg"],
+    }
+    scenarios = [Scenario.model_validate(cell.config) for cell in expand(study(seeds=[0], axes=axes))]
+    assert [s.adversary.releases for s in scenarios] == [1, 10, 100] * 2
+    assert [s.defense is None for s in scenarios] == [True] * 3 + [False] * 3
+    with pytest.raises(UnknownNameError, match="Did you mean 'gaussian_noise'"):
+        expand(study(seeds=[0], axes={**axes, "defense": ["gausian_noise"]}))
