@@ -190,5 +190,5 @@ def test_registry_and_the_one_call():
         reconstruct(see(mlp(), private(1)), "linear_layr")
     with pytest.raises(ConfigurationError, match=r"slck.*Did you mean 'slack'"):
         reconstruct(see(mlp(), private(1)), "linear_layer", slck=1)
-    with pytest.raises(ConfigurationError, match="attack object"):
+    with pytest.raises(ConfigurationError, match="as an object"):
         reconstruct(see(mlp(), private(1)), registry["linear_layer"](), slack=1)

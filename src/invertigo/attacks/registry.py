@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from invertigo.types import (
     Attack,
-    ConfigurationError,
     Observation,
     Progress,
     Reconstruction,
@@ -16,12 +15,7 @@ from invertigo.types import (
 )
 
 registry: Registry[type[Attack]] = Registry("attacks", "attack")
-A = TypeVar("A")
-
-
-def register(cls: A) -> A:
-    """Class decorator that files an attack under its own `name`."""
-    return registry.register(cls.name)(cls)  # type: ignore[attr-defined]
+register = registry.enter
 
 
 def make(attack: str | Attack, **hyperparameters: Any) -> Attack:
@@ -29,13 +23,6 @@ def make(attack: str | Attack, **hyperparameters: Any) -> Attack:
 
     Raises: UnknownNameError for the name, ConfigurationError for a hyper-parameter that the attack does not have.
     """
-    if not isinstance(attack, str):
-        if hyperparameters:
-            raise ConfigurationError(
-                f"Hyper-parameters {sorted(hyperparameters)} were given beside an attack object, which has its own; "
-                f"name the attack ('{attack.name}') or set them when you build it."
-            )
-        return attack
     return registry.make(attack, **hyperparameters)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from invertigo.types.errors import ConfigurationError, UnknownNameError, did_you_mean
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Registry(Generic[T]):
@@ -52,11 +53,25 @@ class Registry(Generic[T]):
         self._load_plugins()
         return len(self._entries)
 
-    def make(self, name: str, **settings: Any) -> Any:
-        """An instance of the class filed under `name`, with these settings.
+    def enter(self, cls: C) -> C:
+        """Class decorator that files a class under its own `name`."""
+        self.register(cls.name)(cls)  # type: ignore[attr-defined, arg-type]
+        return cls
 
-        Raises: UnknownNameError for the name, ConfigurationError for a setting that the class does not have.
+    def make(self, wanted: Any, **settings: Any) -> Any:
+        """An instance of the class filed under the name `wanted`, with these settings; an instance is passed through.
+
+        Raises: UnknownNameError for the name, ConfigurationError for a setting that the class does not have, or that
+            was given beside an instance.
         """
+        if not isinstance(wanted, str):
+            if settings:
+                raise ConfigurationError(
+                    f"Hyper-parameters {sorted(settings)} were given beside the {self.kind} '{wanted.name}' as an "
+                    "object, which has its own; give its name, or set them when you build it."
+                )
+            return wanted
+        name = wanted
         cls: Any = self[name]
         known = {field.name for field in dataclasses.fields(cls)}
         for setting in settings:
