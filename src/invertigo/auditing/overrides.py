@@ -77,15 +77,16 @@ def unknown_keys(model: type[BaseModel], mapping: Any, prefix: str = "") -> Iter
             near = near.replace("'", f"'{prefix}", 1) if near else f" Known: {', '.join(model.model_fields)}."
             yield f"Unknown key '{prefix}{key}'.{near}"
             continue
-        for section in _sections(model.model_fields[key].annotation):
+        for section in sections(model.model_fields[key].annotation):
             yield from unknown_keys(section, value, f"{prefix}{key}.")
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field of this type may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Union, UnionType):
-        return [section for part in get_args(annotation) for section in _sections(part)]
+        return [section for part in get_args(annotation) for section in sections(part)]
     return []
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from invertigo.auditing.overrides import held_under
+from invertigo.auditing.overrides import held_under, sections
 from invertigo.types import ConfigurationError, did_you_mean
 
 
@@ -37,7 +36,7 @@ def key_problem(model: type[BaseModel], key: str) -> str | None:
                 return None
             near = did_you_mean(part, fields)
             return near.replace("'", f"'{done}", 1) if near else f" Known: {', '.join(fields)}."
-        below = _sections(fields[part].annotation)
+        below = sections(fields[part].annotation)
         done += f"{part}."
         if not below:
             # What a section without a model holds (the options of a network) is checked by whoever reads it.
@@ -52,14 +51,6 @@ def check_key(model: type[BaseModel], key: str, prefix: str) -> None:
     if problem is not None:
         named = problem.replace(" Did you mean '", f" Did you mean '{prefix}", 1)
         raise ConfigurationError(f"Unknown key '{prefix}{key}'.{named}")
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        return [section for part in get_args(annotation) for section in _sections(part)]
-    return []
 
 
 def _open(annotation: Any) -> bool:
