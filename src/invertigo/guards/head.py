@@ -6,19 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from invertigo.attacks.active.fishing import PAPER
 from invertigo.guards.matrices import Matrix, matrices
 from invertigo.guards.nulls import at_least_one, small_row_p
 from invertigo.guards.registry import register
 from invertigo.types import Finding, Gate, History, Local, Paper, Received
-
-FISHING = Paper(
-    "wen2022fishing",
-    "Fishing for User Data in Large-Batch Federated Learning via Gradient Magnification",
-    "Wen, Yuxin and Geiping, Jonas A. and Fowl, Liam and Goldblum, Micah and Goldstein, Tom",
-    2022,
-    "International Conference on Machine Learning",
-    "2202.00580",
-)
 
 
 @register
@@ -32,7 +24,7 @@ class HeadRows:
     """
 
     name: ClassVar[str] = "head_rows"
-    paper: ClassVar[Paper] = FISHING
+    paper: ClassVar[Paper] = PAPER
     gate: ClassVar[Gate] = "train"
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -68,7 +60,7 @@ class HeadBias:
     """
 
     name: ClassVar[str] = "head_bias"
-    paper: ClassVar[Paper] = FISHING
+    paper: ClassVar[Paper] = PAPER
     gate: ClassVar[Gate] = "train"
     needs: ClassVar[frozenset[str]] = frozenset()
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invertigo.models.building import Shape, checked_shape, weights_drawn_by
+from invertigo.models.descent import Watch, descend
 from invertigo.models.layers import positive
 from invertigo.types import InvalidValueError
 
 Pixels = Float[Tensor, "batch channel height width"]
 Latents = Float[Tensor, "batch latent"]
-Watch = Callable[[int, int, float], bool | None]
-"""Called after each epoch with (done, total, loss); returning True ends the training there."""
 
 
 class Encoder(nn.Module):
@@ -126,26 +123,16 @@ def fit_autoencoder(
     channels, height, wide = pixels.shape[1:]
     with weights_drawn_by(generator):
         model = Autoencoder((channels, height, wide), latent, width).to(pixels)
-    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(epochs, 1))
-    with torch.enable_grad():
-        for epoch in range(epochs):
-            loss = torch.zeros(())
-            for part in shuffled(len(pixels), batch_size, generator):
-                wanted = pixels[part.to(pixels.device)]
-                loss = F.mse_loss(model(wanted), wanted)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            decay.step()
-            if watch is not None and watch(epoch + 1, epochs, loss.item()):
-                break
+
+    def loss(part: Tensor) -> Tensor:
+        wanted = pixels[part.to(pixels.device)]
+        return F.mse_loss(model(wanted), wanted)
+
+    descend(
+        model, loss, len(pixels), epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        generator=generator, watch=watch,
+    )  # fmt: skip
     return _standardised(model, pixels).requires_grad_(False).eval()
-
-
-def shuffled(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Indices of one pass over `count` examples in random order, in parts of at most `batch_size`."""
-    return list(torch.randperm(count, generator=generator, device=generator.device).split(batch_size))
 
 
 @torch.no_grad()

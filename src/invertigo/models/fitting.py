@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invertigo.models.autoencoder import Watch, shuffled
+from invertigo.models.descent import Watch, descend
 
 
 def fit_classifier(
@@ -25,25 +25,20 @@ def fit_classifier(
 
     Classes count alike however rare they are: each example is weighted by the inverse frequency of its class.
     """
-    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(epochs, 1))
     weights = _balance(labels).to(images)
     model.train()
-    with torch.enable_grad():
-        for epoch in range(epochs):
-            loss = torch.zeros(())
-            for part in shuffled(len(images), batch_size, generator):
-                part = part.to(images.device)
-                if len(part) < 2:  # BatchNorm has no variance to divide by
-                    continue
-                each = F.cross_entropy(model(images[part]), labels[part], reduction="none")
-                loss = (each * weights[part]).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            decay.step()
-            if watch is not None and watch(epoch + 1, epochs, loss.item()):
-                break
+
+    def loss(part: Tensor) -> Tensor | None:
+        part = part.to(images.device)
+        if len(part) < 2:  # BatchNorm has no variance to divide by
+            return None
+        each = F.cross_entropy(model(images[part]), labels[part], reduction="none")
+        return (each * weights[part]).mean()
+
+    descend(
+        model, loss, len(images), epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        generator=generator, watch=watch,
+    )  # fmt: skip
     return model.requires_grad_(False).eval()
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from invertigo.domains import Images
 from invertigo.federation.functional import simulating
-from invertigo.models.autoencoder import Decoder, shuffled
+from invertigo.models.autoencoder import Decoder
 from invertigo.models.building import weights_drawn_by
+from invertigo.models.descent import shuffled
 from invertigo.types import RequirementError, Task
 
 

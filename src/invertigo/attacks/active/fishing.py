@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from invertigo.attacks.active.inversion import inverted
 from invertigo.attacks.classifier import Classifier, find_classifier
 from invertigo.attacks.registry import make, register
 from invertigo.federation.functional import simulating
@@ -241,12 +242,5 @@ def _invert(
     )
     alone = replace(observation, update=Update(magnified, "gradient"), knowledge=known)
     inner = make(attack.attack, iterations=attack.iterations, seconds=attack.seconds)
-    found = inner.reconstruct(alone, generator=generator, progress=progress)
     note = f"{caught} of {size} examples of class {target} were caught, and inverted by {attack.attack}."
-    return replace(
-        found,
-        attack=attack.name,
-        seconds=time.perf_counter() - started,
-        labels_inferred=True,
-        notes=(note, *found.notes),
-    )
+    return inverted(inner, alone, name=attack.name, note=note, started=started, generator=generator, progress=progress)

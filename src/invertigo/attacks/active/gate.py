@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from invertigo.attacks.active.passage import widened
 from invertigo.federation.functional import simulating
 from invertigo.types import RequirementError, Task
 
@@ -65,11 +66,9 @@ def _behind(task: Task, layer: str, consumer: str, ramp: Tensor) -> Tensor:
         model.get_submodule(layer).register_forward_hook(replace),
         reader.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0])),
     ]
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    wide = {k: v.detach().double() if v.is_floating_point() else v.clone() for k, v in own.items()}
     try:
         with simulating(model, "eval"), torch.no_grad():
-            functional_call(model, wide, (probe,))
+            functional_call(model, widened(model, {}), (probe,))
     finally:
         for handle in handles:
             handle.remove()

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invertigo.attacks.active.inversion import inverted
 from invertigo.attacks.registry import make, register
 from invertigo.federation.functional import simulating
-from invertigo.models.autoencoder import shuffled
+from invertigo.models.descent import shuffled
 from invertigo.types import (
     Batch,
     LocalTraining,
@@ -142,14 +143,10 @@ class Geminio:
             labels=torch.full((expected,), target, device=next(iter(observation.parameters.values())).device),
         )
         inner = make(self.attack, iterations=self.iterations, seconds=self.seconds)
-        found = inner.reconstruct(replace(observation, knowledge=known), generator=generator, progress=progress)
         note = f"{expected} of {size} examples were expected to be of class {target}, and inverted by {self.attack}."
-        return replace(
-            found,
-            attack=self.name,
-            seconds=time.perf_counter() - started,
-            labels_inferred=True,
-            notes=(note, *found.notes),
+        alone = replace(observation, knowledge=known)
+        return inverted(
+            inner, alone, name=self.name, note=note, started=started, generator=generator, progress=progress
         )
 
 

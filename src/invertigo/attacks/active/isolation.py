@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -241,12 +241,4 @@ def _read(attack: TrapWeights | QuantileBias, observation: Observation) -> Recon
     passage = find_passage(observation.task, observation.local.mode)
     rows = layer_gradients(observation, passage.layer)
     found = LinearLayer().read(observation, passage.layer, rows, started, singles=True)
-    return Reconstruction(
-        fields=found.fields,
-        attack=attack.name,
-        objective=found.objective,
-        stopped=found.stopped,
-        seconds=found.seconds,
-        labels_inferred=found.labels_inferred,
-        notes=found.notes,
-    )
+    return replace(found, attack=attack.name)

@@ -112,15 +112,19 @@ def _run(
         return lambda module, inputs, _output: seen.append((name, module, inputs[0].detach()))
 
     handles = [m.register_forward_hook(record(n)) for n, m in model.named_modules() if wanted(m)]
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers()), **state}
-    wide = {k: v.detach().double() if v.is_floating_point() else v.clone() for k, v in own.items()}
     try:
         with simulating(model, mode), torch.no_grad():
-            functional_call(model, wide, (probes,))
+            functional_call(model, widened(model, state), (probes,))
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def widened(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the model's parameters and buffers in float64, with `state` in their place where it names them."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers()), **state}
+    return {k: v.detach().double() if v.is_floating_point() else v.clone() for k, v in own.items()}
 
 
 def _copies(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from invertigo.defenses.perturbation.latent import LatentPerturbation
-from invertigo.defenses.perturbation.release import fitted, informed_view, loaded, released
+from invertigo.defenses.perturbation.release import autoencoded, informed_view, released
 from invertigo.defenses.registry import register
 from invertigo.types import INVERTIGO, AdversaryView, Batch, Defense, Observation, Paper, Step, Task
 
@@ -36,13 +35,10 @@ class AutoencoderOnly(Defense):
 
     def prepare(self, task: Task, public: Batch | None, *, generator: torch.Generator) -> Task:
         """See `types.Defense`; the autoencoder is trained on public images."""
-        if self.weights is not None:
-            return loaded(task, self.weights, head=False)
-        autoencoder = fitted(
-            task, public, name=self.name, latent=self.latent, width=self.width,
+        return autoencoded(
+            task, public, name=self.name, weights=self.weights, latent=self.latent, width=self.width,
             epochs=self.autoencoder_epochs, generator=generator,
         )  # fmt: skip
-        return replace(task, prepared=LatentPerturbation(autoencoder).tensors())
 
     def on_batch(self, batch: Batch, step: Step) -> Batch:
         """See `types.Defense`."""

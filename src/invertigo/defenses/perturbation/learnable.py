@@ -13,7 +13,7 @@ from invertigo.defenses.perturbation.minimax import Game, Watch, play
 from invertigo.defenses.perturbation.release import fitted, informed_view, loaded, released
 from invertigo.defenses.registry import register
 from invertigo.models import memory
-from invertigo.models.autoencoder import Watch as WatchFit
+from invertigo.models.descent import Watch as WatchFit
 from invertigo.types import AdversaryView, Batch, Defense, InvalidValueError, Observation, Paper, Step, Task
 
 LEARNABLE = Paper(

@@ -19,8 +19,9 @@ from invertigo.defenses.perturbation.release import draw_noise
 from invertigo.domains import Images
 from invertigo.federation.functional import functional_update, simulating
 from invertigo.models import build
-from invertigo.models.autoencoder import Autoencoder, shuffled
+from invertigo.models.autoencoder import Autoencoder
 from invertigo.models.building import weights_drawn_by
+from invertigo.models.descent import shuffled
 from invertigo.models.fitting import fit_classifier
 from invertigo.types import Batch, ConfigurationError, LocalTraining, Task, buffers_of, trainable
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from invertigo.defenses.perturbation.latent import LatentPerturbation
 from invertigo.domains import Images
 from invertigo.models import memory
-from invertigo.models.autoencoder import Autoencoder, Watch, fit_autoencoder
+from invertigo.models.autoencoder import Autoencoder, fit_autoencoder
+from invertigo.models.descent import Watch
 from invertigo.types import AdversaryView, Batch, ConfigurationError, Observation, Task
 from invertigo.types.observation import read_tensors
 
@@ -37,6 +38,24 @@ def fitted(
         return fit_autoencoder(pixels, latent=latent, width=width, epochs=epochs, generator=generator, watch=watch)
 
     return memory.once(fit, f"autoencoder {latent} {width} {epochs}", [], {"pixels": pixels}, generator)
+
+
+def autoencoded(
+    task: Task,
+    public: Batch | None,
+    *,
+    name: str,
+    weights: str | None,
+    latent: int,
+    width: int,
+    epochs: int,
+    generator: torch.Generator,
+) -> Task:
+    """The task with an autoencoder and no trained head: from `weights`, else fitted to the public images."""
+    if weights is not None:
+        return loaded(task, weights, head=False)
+    autoencoder = fitted(task, public, name=name, latent=latent, width=width, epochs=epochs, generator=generator)
+    return replace(task, prepared=LatentPerturbation(autoencoder).tensors())
 
 
 def public_pixels(task: Task, public: Batch | None, name: str) -> Tensor:
