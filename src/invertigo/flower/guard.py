@@ -14,6 +14,7 @@ from invertigo.flower.memory import recall, remember
 from invertigo.flower.records import model_record, read_arrays
 from invertigo.flower.settings import GuardSettings, RefuseAt
 from invertigo.guards import Budget, Inspector
+from invertigo.guards.inspector import joined
 from invertigo.types import (
     CorruptFileError,
     Finding,
@@ -32,7 +33,6 @@ from invertigo.types import (
 Client = Callable[[Message, Context], Local]
 """Builds what the client holds in this round, as Flower calls its functions: from the message and the context."""
 Report = Callable[[GuardVerdict, Context], None]
-SEVERITY = {"pass": 0, "warn": 1, "block": 2}
 NOTHING_SAID = "This client does not take part in this round."
 logger = logging.getLogger("flwr")
 
@@ -87,9 +87,9 @@ class ServerGuard:
             try:
                 local = replace(local, update=difference(received, reply, local, self.arrays))
                 sending = self._inspector(settings).inspect(received, history, local, ("send",))
-                verdict = _joined(verdict, sending)
+                verdict = joined(verdict, sending)
             except InvertigoError as error:
-                verdict = _joined(verdict, _unreadable(error, "send", verdict))
+                verdict = joined(verdict, _unreadable(error, "send", verdict))
         if training:
             remember(context, history.add(verdict))
         if training or verdict.decision != "pass":
@@ -164,15 +164,3 @@ def _unreadable(error: InvertigoError, gate: Gate, verdict: GuardVerdict) -> Gua
         action = "Do not send it. The client's own code returns something else than a trained model."
     found = Finding("readable", gate, "defect", 1.0, None, str(error), action, alarming=True)
     return replace(GuardVerdict("block", (found,), (found,)), round=verdict.round, fingerprint=verdict.fingerprint)
-
-
-def _joined(before: GuardVerdict, after: GuardVerdict) -> GuardVerdict:
-    return replace(
-        after,
-        decision=max((before.decision, after.decision), key=SEVERITY.__getitem__),
-        findings=(*before.findings, *after.findings),
-        observed=(*before.observed, *after.observed),
-        figures={**before.figures, **after.figures},
-        skipped={**before.skipped, **after.skipped},
-        seconds=before.seconds + after.seconds,
-    )

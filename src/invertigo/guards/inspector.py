@@ -70,7 +70,7 @@ class Inspector:
         for gate in gates:
             if gate != "load" and local.signals is None:
                 local = replace(local, signals=signals_of(received, local))
-            whole = _joined(whole, self._gate(gate, received, history, local))
+            whole = joined(whole, self._gate(gate, received, history, local))
             if whole.decision == "block":
                 break
         return replace(whole, seconds=time.perf_counter() - started)
@@ -120,7 +120,8 @@ def _p(finding: Finding) -> float:
     return 0.0 if finding.p_value is None else finding.p_value
 
 
-def _joined(first: GuardVerdict, second: GuardVerdict) -> GuardVerdict:
+def joined(first: GuardVerdict, second: GuardVerdict) -> GuardVerdict:
+    """What two looks at one round came to, the worst findings first."""
     return replace(
         first,
         decision=max((first.decision, second.decision), key=SEVERITY.__getitem__),
@@ -128,4 +129,5 @@ def _joined(first: GuardVerdict, second: GuardVerdict) -> GuardVerdict:
         observed=first.observed + second.observed,
         figures={**first.figures, **second.figures},
         skipped={**first.skipped, **second.skipped},
+        seconds=first.seconds + second.seconds,
     )
