@@ -92,7 +92,7 @@ def lines(tables: Sequence[tuple[str, Table]], name: str) -> list[Panel]:
     ]
     if not ends:
         return []
-    scale = _scale(min(ends), max(ends))
+    scale = nice_scale(ends)
     return [_panel(title, table, name, scale) for title, table in tables]
 
 
@@ -100,7 +100,7 @@ def scatter(points: Sequence[tuple[str, float, float]], x_name: str, y_name: str
     """Points (label, x, y) on one panel; None for fewer than two."""
     if len(points) < 2:
         return None
-    across, up = _scale(*_ends([x for _, x, _ in points])), _scale(*_ends([y for _, _, y in points]))
+    across, up = nice_scale([x for _, x, _ in points]), nice_scale([y for _, _, y in points])
     marks = [
         Mark(across(x) * WIDTH, (1 - up(y)) * HEIGHT, 0.0, 0.0, f"{label}: {_short(x)}, {_short(y)}")
         for label, x, y in points
@@ -189,17 +189,9 @@ def _panel(title: str, table: Table, name: str, scale: Scale) -> Panel:
     )
 
 
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
-
-
 def nice_scale(values: Sequence[float]) -> Scale:
-    """A scale with round ends that holds all of `values`."""
-    return _scale(min(values), max(values))
-
-
-def _scale(low: float, high: float) -> Scale:
-    """A range with round ends: steps of 1, 2 or 5 times a power of ten, about five of them."""
+    """A scale that holds all of `values`, with round ends: steps of 1, 2 or 5 times a power of ten, about five."""
+    low, high = min(values), max(values)
     span = (high - low) or abs(high) or 1.0
     raw = span / 4
     power = 10.0 ** math.floor(math.log10(raw))
