@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from invertigo.data.folder import read_image_folder
+from invertigo.data.inert_pickle import ByteString, InertReader
 from invertigo.data.locate import find
 from invertigo.data.pixels import from_bytes, resize
 from invertigo.data.source import Content, ImageSource, Request, register
@@ -59,7 +60,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
     """
     try:
         with path.open("rb") as file:
-            content = _Reader(file, encoding="bytes").load()
+            content = InertReader(file, KNOWN).load()
         pixels, labels = content[b"data"].bytes(), [int(label) for label in content[b"labels"]]
         pixels = np.frombuffer(pixels, np.uint8).reshape(len(labels), PIXELS)
     # Opcodes of a damaged pickle fail in as many ways as there are opcodes.
@@ -99,33 +100,13 @@ class _ByteType:
         """Byte order and alignment do not matter for single bytes."""
 
 
-class _ByteString:
-    """How Python 3 writes a byte string in protocol 2. A class with `__setstate__`, because a pickle may set the
-    attributes of anything else that it is handed."""
-
-    def __new__(cls, text: str, encoding: str) -> Any:
-        if encoding != "latin1":
-            raise pickle.UnpicklingError(f"a byte string encoded as {encoding!r}")
-        return text.encode("latin1")
-
-    def __setstate__(self, state: object) -> None:
-        """Bytes have no state."""
-
-
-class _Reader(pickle.Unpickler):
-    known: ClassVar[dict[tuple[str, str], object]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _ByteArray,
-        ("numpy._core.multiarray", "_reconstruct"): _ByteArray,
-        ("numpy", "ndarray"): "ndarray",
-        ("numpy", "dtype"): _ByteType,
-        ("_codecs", "encode"): _ByteString,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self.known[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks to run {module}.{name}, which was refused") from None
+KNOWN = {
+    ("numpy.core.multiarray", "_reconstruct"): _ByteArray,
+    ("numpy._core.multiarray", "_reconstruct"): _ByteArray,
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): _ByteType,
+    ("_codecs", "encode"): ByteString,
+}
 
 
 register(

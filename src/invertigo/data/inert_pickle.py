@@ -7,8 +7,9 @@ handed, and refuses every other name; neither NumPy nor SciPy nor the standard l
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def read_inert(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            return _plain(_Reader(file, encoding="bytes").load())
+            return _plain(InertReader(file, KNOWN).load())
     # Opcodes of a damaged pickle fail in as many ways as there are opcodes.
     except Exception as error:
         raise CorruptFileError(
@@ -101,11 +102,12 @@ class _Table(dict):
         """A table has no state beside its entries."""
 
 
-class _Bytes:
+class ByteString:
     """How Python 3 writes bytes in protocol 2. A class with `__setstate__`, because a pickle may set the attributes of
     anything else that it is handed."""
 
     def __new__(cls, text: str, encoding: str) -> Any:
+        """The bytes that `text` stands for."""
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
         return text.encode("latin1")
@@ -114,22 +116,30 @@ class _Bytes:
         """Bytes have no state."""
 
 
-class _Reader(pickle.Unpickler):
-    known: ClassVar[dict[tuple[str, str], object]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy", "ndarray"): "ndarray",
-        ("numpy", "dtype"): _Kind,
-        ("scipy.sparse.csr", "csr_matrix"): _Sparse,
-        ("scipy.sparse._csr", "csr_matrix"): _Sparse,
-        ("_codecs", "encode"): _Bytes,
-        ("collections", "defaultdict"): _Table,
-        ("builtins", "list"): "list",
-        ("__builtin__", "list"): "list",
-    }
+class InertReader(pickle.Unpickler):
+    """Reads a pickle in which every name outside `known` is refused; `known` holds recorders, which run nothing."""
+
+    def __init__(self, file: BinaryIO, known: Mapping[tuple[str, str], object]) -> None:
+        super().__init__(file, encoding="bytes")
+        self._recorders = known
 
     def find_class(self, module: str, name: str) -> Any:
+        """The recorder that stands in for `module.name`. Raises: UnpicklingError for any other name."""
         try:
-            return self.known[module, name]
+            return self._recorders[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which was refused") from None
+            raise pickle.UnpicklingError(f"it asks to run {module}.{name}, which was refused") from None
+
+
+KNOWN: Mapping[tuple[str, str], object] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): _Kind,
+    ("scipy.sparse.csr", "csr_matrix"): _Sparse,
+    ("scipy.sparse._csr", "csr_matrix"): _Sparse,
+    ("_codecs", "encode"): ByteString,
+    ("collections", "defaultdict"): _Table,
+    ("builtins", "list"): "list",
+    ("__builtin__", "list"): "list",
+}
