@@ -50,3 +50,9 @@ def test_torch_is_noticed_when_it_is_imported() -> None:
 
 def test_importing_the_command_line_imports_no_torch() -> None:
     assert python("import invertigo.cli, sys; sys.exit('torch' in sys.modules)").returncode == 0
+
+
+def test_the_package_can_be_run_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "invertigo", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("invertigo ")
