@@ -84,6 +84,19 @@ def test_the_label_is_read_off_either_loss(loss, label):
     assert same(batch, 0, *first(result))
 
 
+def test_the_observed_model_is_left_as_it_was():
+    model = network("gat").train()
+    model.layers[0].register_forward_hook(lambda *_: None)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    reconstruct(seen(DRUGS.batch(named("metformin"), DOMAIN), model), "grain")
+    assert model.training
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, before[name])
+
+
 def test_three_layers():
     batch = DRUGS.batch(named("caffeine"), DOMAIN)
     result = reconstruct(seen(batch, network(layers=3)), "grain")

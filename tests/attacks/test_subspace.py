@@ -46,6 +46,21 @@ def test_single_precision_keeps_weak_members():
     assert space.confidence > 0.3
 
 
+@pytest.mark.parametrize("rank", [5, 40, 90, 150])
+def test_a_large_matrix_has_the_spaces_that_a_plain_decomposition_gives(rank):
+    """Few directions are looked for first, then more; the rank exceeds each of these in turn."""
+    matrix, members = low_rank(rank, rows=300, dim=260, dtype=torch.float32, spread=2.0)
+    space = row_space(matrix)
+    assert space.rank == rank
+    assert space.distance(members).max() < space.tolerance
+    values, right = torch.linalg.svd(matrix.double(), full_matrices=False)[1:]
+    torch.testing.assert_close(space.values[:rank], values[:rank])
+    torch.testing.assert_close(space.projector, right[:rank].T @ right[:rank], atol=1e-8, rtol=0)
+    assert values[rank] / 2 < space.values[rank] <= values[rank] * (1 + 1e-6)
+    torch.testing.assert_close(space.null @ space.null.T, torch.eye(260 - rank, dtype=torch.float64))
+    assert (space.null @ space.basis.T).abs().max() < 1e-12
+
+
 def test_the_zero_matrix_and_the_full_space():
     assert row_space(torch.zeros(3, 5)).rank == 0
     whole = row_space(torch.eye(4, dtype=torch.float64))

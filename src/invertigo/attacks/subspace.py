@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,10 @@ TIGHTEST = 1e-6
 """No tolerance is smaller: data are often kept in single precision before a model in double precision reads them."""
 LOOSEST = 1e-2
 """No tolerance is larger: above it, members and strangers are no longer told apart."""
+SKETCHES = (32, 96)
+"""Directions in which the row space of a larger matrix is first looked for: few, then more, then all there are."""
+SPARE = 12
+"""Of these directions so many must show nothing but noise; else there may be more to find."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,23 @@ class Subspace:
     \partial Z$ has full rank.
 
     Args:
-        basis: (rank, d) orthonormal rows that span it; null: (d - rank, d) orthonormal rows that span the rest.
-        values: singular values of the matrix, largest first.
+        basis: (rank, d) orthonormal rows that span it.
+        values: singular values of the matrix, largest first: all that count, and some of those that do not.
         noise: what a singular value that should be zero may measure.
 
     Source: Petrov et al. (2024), theorems 3.1 and 5.1.
     """
 
     basis: Float[Tensor, "rank dim"]
-    null: Float[Tensor, "co_rank dim"]
     values: Float[Tensor, " values"]
     noise: float
 
-    @property
+    @cached_property
+    def null(self) -> Float[Tensor, "co_rank dim"]:
+        """Orthonormal rows that span the rest."""
+        return torch.linalg.qr(self.basis.T, mode="complete").Q[:, self.rank :].T
+
+    @cached_property
     def rank(self) -> int:
         """Dimension of the subspace."""
         return len(self.basis)
@@ -49,9 +57,9 @@ class Subspace:
     @property
     def full(self) -> bool:
         """Every vector lies in it, so that it tells nothing."""
-        return len(self.null) == 0
+        return self.rank == self.basis.shape[1]
 
-    @property
+    @cached_property
     def gap(self) -> float:
         """Ratio of the smallest singular value that counts to the largest that does not (or to the noise)."""
         if self.rank == 0:
@@ -65,7 +73,7 @@ class Subspace:
         gap = torch.tensor(max(self.gap, 1.0), dtype=torch.float64)
         return min(float(gap.log10()) / 3, 1.0)
 
-    @property
+    @cached_property
     def tolerance(self) -> float:
         """The relative distance up to which a candidate counts as a member: the tilt that the noise gives the basis."""
         return min(max(SAFETY / self.gap, TIGHTEST), LOOSEST)
@@ -73,10 +81,13 @@ class Subspace:
     def distance(self, vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         r"""Relative distance $\|v - Pv\| / \|v\|$ of each vector, in [0, 1]; 0 for the zero vector.
 
-        Measured along the null basis, where a member leaves rounding only, rather than as a difference of norms.
+        Measured on the difference, where a member leaves rounding only, rather than as a difference of norms.
         """
-        vectors = vectors.to(self.null)
-        return (vectors @ self.null.T).norm(dim=-1) / vectors.norm(dim=-1).clamp_min(1e-300)
+        vectors = vectors.to(self.basis)
+        if self.full:
+            return vectors.new_zeros(vectors.shape[:-1])
+        rest = vectors - (vectors @ self.basis.T) @ self.basis
+        return rest.norm(dim=-1) / vectors.norm(dim=-1).clamp_min(1e-300)
 
     def residual(self, vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch co_rank"]:
         """Coordinates of each vector along the null basis; additive over the parts of a vector."""
@@ -108,29 +119,56 @@ class Subspace:
 
 
 def row_space(matrix: Float[Tensor, "rows dim"], *, noise: float | None = None, rank: int | None = None) -> Subspace:
-    """The row space of a matrix, by QR and SVD in float64.
+    """The row space of a matrix, by QR and SVD in float64, where the matrix lies.
 
     The rank ends at the largest ratio of neighbouring singular values whose lower one may be noise; never the Gram
-    matrix, which would square the ratios.
+    matrix, which would square the ratios. A large matrix is first reduced to the few directions it has.
 
     Args:
         noise: singular value that noise alone may give, e.g. from `noise_singular_value`; None: the rounding of the
             matrix's dtype.
         rank: when it is known otherwise.
     """
-    rounding = torch.finfo(matrix.dtype).eps
-    exact = matrix.double()
-    if exact.shape[0] > exact.shape[1]:
-        exact = torch.linalg.qr(exact, mode="r").R
-    wide = exact.shape[1] > 2 * exact.shape[0]
-    _, values, right = torch.linalg.svd(exact, full_matrices=not wide)
-    top = float(values[0]) if len(values) else 0.0
-    floor = noise if noise is not None else FLOOR * rounding * top
-    if rank is None:
-        rank = _rank(values, floor)
-    below = float(values[rank]) if rank < len(values) else 0.0
-    null = torch.linalg.qr(right[:rank].T, mode="complete").Q[:, rank:].T if wide else right[rank:]
-    return Subspace(right[:rank], null, values, max(below, noise or 0.1 * rounding * top))
+    widths = tuple(width for width in SKETCHES if min(matrix.shape) > 2 * width)
+    return _row_space(matrix.double(), torch.finfo(matrix.dtype).eps, noise, rank, widths)
+
+
+def _row_space(
+    matrix: Tensor, rounding: float, noise: float | None, rank: int | None, widths: tuple[int, ...]
+) -> Subspace:
+    values, right = _leading(matrix, widths[0]) if widths else _all(matrix)
+    sizes = values.tolist()
+    top = sizes[0] if sizes else 0.0
+    found = _rank(sizes, FLOOR * rounding * top if noise is None else noise) if rank is None else rank
+    if widths and found + SPARE > len(sizes):
+        return _row_space(matrix, rounding, noise, rank, widths[1:])
+    below = sizes[found] if found < len(sizes) else 0.0
+    return Subspace(right[:found], values, max(below, noise or 0.1 * rounding * top))
+
+
+def _all(matrix: Float[Tensor, "rows dim"]) -> tuple[Tensor, Tensor]:
+    """All singular values and their right vectors (value, dim)."""
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = torch.linalg.qr(matrix, mode="r").R
+    _, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return values, right
+
+
+def _leading(matrix: Float[Tensor, "rows dim"], width: int) -> tuple[Tensor, Tensor]:
+    """The first `width` singular values and right vectors, from the matrix's action on random directions.
+
+    Exact up to rounding as long as fewer directions than these exceed the noise.
+    Source: Halko, Martinsson and Tropp (2011), algorithm 4.4 with one iteration.
+    """
+    left = torch.linalg.qr(matrix @ _directions(matrix.shape[1], width).to(matrix)).Q
+    right = torch.linalg.qr(matrix.T @ left).Q
+    _, values, turned = torch.linalg.svd(torch.linalg.qr(matrix @ right, mode="r").R)
+    return values, turned @ right.T
+
+
+@lru_cache(maxsize=16)
+def _directions(dim: int, count: int) -> Float[Tensor, "dim count"]:
+    return torch.randn(dim, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def noise_singular_value(std: float, shape: Sequence[int]) -> float:
@@ -141,14 +179,12 @@ def noise_singular_value(std: float, shape: Sequence[int]) -> float:
     return std * (shape[0] ** 0.5 + shape[1] ** 0.5)
 
 
-def _rank(values: Tensor, floor: float) -> int:
-    above = int((values > floor).sum())
+def _rank(values: Sequence[float], floor: float) -> int:
+    above = sum(value > floor for value in values)
     if above in (0, len(values)):
         return above
     # The floor is a guess, because rounding grows with depth and shrinks with size: the clearest gap near it decides.
-    lowest = torch.full_like(values[1:], max(floor / 256, 1e-300))
-    ratios = values[:-1] / torch.maximum(values[1:], lowest)
-    start, stop = max(above - 3, 0), min(above + 8, len(ratios))
-    small = values[1:][start:stop] <= floor * 16
-    weighed = torch.where(small, ratios[start:stop], ratios.new_zeros(()))
-    return start + int(weighed.argmax()) + 1 if bool(small.any()) else above
+    lowest = max(floor / 256, 1e-300)
+    near = range(max(above - 3, 0), min(above + 8, len(values) - 1))
+    ratios = {k: values[k] / max(values[k + 1], lowest) for k in near if values[k + 1] <= floor * 16}
+    return max(ratios, key=lambda k: ratios[k]) + 1 if ratios else above

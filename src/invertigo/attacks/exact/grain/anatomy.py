@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -12,6 +15,8 @@ from invertigo.attacks.subspace import Subspace, noise_singular_value, row_space
 from invertigo.models.graph_layers import GraphConvolution
 from invertigo.models.graph_network import GraphNetwork
 from invertigo.types import Observation, RequirementError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,33 @@ def _refuse_hidden(observation: Observation, name: str) -> None:
             "rows that are not whole it has no row space to check candidates against. Where whole rows are hidden, "
             "attack 'grain' reads the others."
         )
+
+
+def in_double(model: M, observed: Mapping[str, Tensor]) -> M:
+    """A float64 copy of the model with the observed parameters, in evaluation mode; all else is shared.
+
+    As `copy.deepcopy`, in a tenth of the time.
+    """
+    made: dict[int, nn.Module] = {}
+    kept: dict[int, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        value = observed.get(name, parameter).detach().double()
+        kept[id(parameter)] = nn.Parameter(value, parameter.requires_grad)
+
+    def copied(module: nn.Module) -> nn.Module:
+        if id(module) not in made:
+            new = made[id(module)] = copy.copy(module)
+            new.__dict__.update({n: d.copy() for n, d in module.__dict__.items() if isinstance(d, dict)})
+            new._parameters = {n: p if p is None else kept[id(p)] for n, p in module._parameters.items()}
+            new._buffers = {n: b if b is None else _in_double(b) for n, b in module._buffers.items()}
+            new._modules = {n: m if m is None else copied(m) for n, m in module._modules.items()}
+        return made[id(module)]
+
+    return cast(M, copied(model).eval())
+
+
+def _in_double(buffer: Tensor) -> Tensor:
+    return buffer.double() if buffer.is_floating_point() else buffer
 
 
 def single_gradient(observation: Observation) -> dict[str, Tensor]:

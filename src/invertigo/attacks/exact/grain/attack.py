@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect
+from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect, in_double
 from invertigo.attacks.exact.grain.batches import Division, Pulls, divisions, graph_counts, pulls
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
 from invertigo.attacks.exact.grain.certificate import certify, certify_batch, describe, partial
@@ -280,9 +279,4 @@ def precise_model(observation: Observation) -> GraphNetwork:
         )
     if model.level == "node":
         raise RequirementError("Attack 'grain' counts nodes in a graph's one answer; this model answers every node.")
-    copied = copy.deepcopy(model).double().eval()
-    with torch.no_grad():
-        for name, parameter in copied.named_parameters():
-            if name in observation.parameters:
-                parameter.copy_(observation.parameters[name])
-    return copied
+    return in_double(model, observation.parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.budget import Budget
@@ -32,34 +32,43 @@ def kinds_in(domain: Graphs, space: Subspace, budget: Budget) -> Int[Tensor, "ki
         known = domain.choices(domain.to_model(domain.vocabulary.double()))
         rows = domain.to_model(domain.one_hot(known).double())
         return known[space.distance(rows) < space.tolerance]
-    alone = [_present(domain, space, block) for block in range(len(domain.blocks))]
+    table = _table(domain)
+    every = [torch.arange(max(width, 2))[:, None] for width in domain.blocks]
+    alone = [options[_fits(domain, space, table, [block], options)][:, 0] for block, options in enumerate(every)]
     order = sorted(range(len(alone)), key=lambda block: len(alone[block]))
-    chosen = torch.zeros(1, 0, dtype=torch.long)
-    for count in range(1, len(order) + 1):
+    chosen = alone[order[0]][:, None]
+    for count in range(2, len(order) + 1):
         options = alone[order[count - 1]]
         budget.spend(len(chosen) * len(options))
         if len(chosen) * len(options) > MOST_KINDS:
             raise TooMany(f"more than {MOST_KINDS} kinds of nodes fit the first layer's row space")
         chosen = torch.cat([chosen.repeat_interleave(len(options), 0), options.repeat(len(chosen))[:, None]], 1)
-        chosen = chosen[_fits(domain, space, order[:count], chosen)]
-    back = torch.tensor(order).argsort()
-    return chosen[:, back]
+        chosen = chosen[_fits(domain, space, table, order[:count], chosen)]
+    return chosen[:, torch.tensor(order).argsort()]
 
 
-def _present(domain: Graphs, space: Subspace, block: int) -> Int[Tensor, " option"]:
-    """The members of one group that can occur at all."""
-    options = torch.arange(max(domain.blocks[block], 2))
-    return options[_fits(domain, space, [block], options[:, None])]
+def _table(domain: Graphs) -> tuple[Float[Tensor, "member column"], ...]:
+    """What the model reads of each member of each group, on the group's columns."""
+    absent = domain.to_model(torch.zeros(domain.width, dtype=torch.float64))
+    present = domain.to_model(torch.ones(domain.width, dtype=torch.float64))
+    made = []
+    for part, width in zip(domain.columns, domain.blocks):
+        if width == 1:
+            made.append(torch.stack([absent[part], present[part]]))
+        else:
+            made.append(absent[part].repeat(width, 1).diagonal_scatter(present[part]))
+    return tuple(made)
 
 
-def _fits(domain: Graphs, space: Subspace, blocks: list[int], chosen: Tensor) -> Tensor:
+def _fits(
+    domain: Graphs, space: Subspace, table: tuple[Tensor, ...], blocks: list[int], chosen: Int[Tensor, "choice group"]
+) -> Tensor:
     """(choice,) whether the columns of these groups lie in the space restricted to them."""
-    columns = torch.cat([torch.arange(domain.width)[domain.columns[block]] for block in sorted(blocks)])
-    whole = torch.zeros(len(chosen), len(domain.blocks), dtype=torch.long)
-    whole[:, blocks] = chosen
-    rows = domain.to_model(domain.one_hot(whole).double())[:, columns]
-    part = space if len(columns) == domain.width else space.restricted(columns)
+    columns = torch.cat([torch.arange(domain.columns[b].start, domain.columns[b].stop) for b in blocks])
+    rows = torch.cat([table[block][member] for block, member in zip(blocks, chosen.T)], 1)
+    if len(columns) == domain.width:
+        return space.distance(rows[:, columns.argsort()]) < space.tolerance
+    part = space.restricted(columns)
     if part.full:
         return torch.ones(len(chosen), dtype=torch.bool)
-    tolerance = space.tolerance if part is space else COARSE * max(part.tolerance, space.tolerance)
-    return part.distance(rows) < tolerance
+    return part.distance(rows) < COARSE * max(part.tolerance, space.tolerance)
