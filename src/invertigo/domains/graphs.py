@@ -88,6 +88,12 @@ class Graphs:
         ends = torch.tensor(self.blocks).cumsum(0).tolist()
         return tuple(slice(end - width, end) for width, end in zip(self.blocks, ends))
 
+    @cached_property
+    def _single(self) -> tuple[Tensor, Tensor]:
+        """Which groups are a yes or no (there may be thousands), and the first column of each group."""
+        widths = torch.tensor(self.blocks)
+        return widths == 1, widths.cumsum(0) - widths
+
     def to_model(self, one_hot: Float[Tensor, "*batch column"]) -> Float[Tensor, "*batch column"]:
         """From zeros and ones to what the model reads. Padding is the caller's to zero."""
         mean, std = self._standard(one_hot)
@@ -101,21 +107,19 @@ class Graphs:
     def choices(self, features: Float[Tensor, "*batch column"]) -> Int[Tensor, "*batch block"]:
         """The member of each one-hot group that a row in model space is nearest to."""
         values = self.from_model(features)
-        picked = [
-            (values[..., part.start] > 0.5).long() if width == 1 else values[..., part].argmax(-1)
-            for part, width in zip(self.columns, self.blocks)
-        ]
-        return torch.stack(picked, dim=-1)
+        made = torch.empty(*values.shape[:-1], len(self.blocks), dtype=torch.long, device=values.device)
+        single, starts = self._single
+        made[..., single] = (values[..., starts[single]] > 0.5).long()
+        for block in (~single).nonzero()[:, 0].tolist():
+            made[..., block] = values[..., self.columns[block]].argmax(-1)
+        return made
 
     def one_hot(self, choices: Int[Tensor, "*batch block"]) -> Float[Tensor, "*batch column"]:
         """Zeros and ones (float32) of the chosen member of each group."""
         made = torch.zeros(*choices.shape[:-1], self.width, device=choices.device)
-        for block, (part, width) in enumerate(zip(self.columns, self.blocks)):
-            if width == 1:
-                made[..., part.start] = choices[..., block].to(made)
-            else:
-                made[..., part].scatter_(-1, choices[..., block, None], 1.0)
-        return made
+        single, starts = (told.to(choices.device) for told in self._single)
+        made[..., starts[single]] = choices[..., single].to(made)
+        return made.scatter_(-1, starts[~single] + choices[..., ~single], 1.0)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -130,8 +130,10 @@ def _histograms(tallies: Sequence[Counter[int]]) -> csr_matrix:
 
 
 def _sums(graph: LabelledGraph, widths: Sequence[int]) -> Float[Tensor, " column"]:
-    counts = [torch.bincount(graph.kinds[:, group], minlength=max(width, 2)) for group, width in enumerate(widths)]
-    return torch.cat([*counts, torch.tensor([graph.num_edges])]).double()
+    """How many nodes have each member of each group, and the number of edges; a yes or no has two members."""
+    members = torch.tensor(widths).clamp_min(2)
+    counts = torch.bincount((graph.kinds + members.cumsum(0) - members).flatten(), minlength=int(members.sum()))
+    return torch.cat([counts, torch.tensor([graph.num_edges])]).double()
 
 
 def _cosines(rows: csr_matrix, split: int) -> np.ndarray:
