@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from invertigo.defenses.ats_search import Search, Watch, search_policies
 from invertigo.defenses.registry import register
 from invertigo.defenses.transformation_policy import Policy, Variant, apply
 from invertigo.types import AdversaryView, Batch, Defense, InvalidValueError, Observation, Paper, Step, Task
@@ -27,7 +29,7 @@ class ATS(Defense):
     always applied, as in the authors' code, which holds probabilities and ignores them.
 
     Args:
-        policy: found by the authors' search for CIFAR-100; the search itself is not carried.
+        policy: the default is what the authors' search found for CIFAR-100; `search` looks for one on other data.
         operations: so many of each sequence are applied, from the first on.
 
     Operations are plain PyTorch (`picture_operations`) and follow the authors' up to interpolation and rounding to 8
@@ -63,7 +65,31 @@ class ATS(Defense):
 
     def sequences(self) -> list[list[Variant]]:
         """For each sequence of the policy, cut to `operations`, all that its random signs can make of it."""
-        return Policy.parse(self.policy).first(self.operations).variants()
+        return self._applied().variants()
+
+    def _applied(self) -> Policy:
+        return Policy.parse(self.policy).first(self.operations)
+
+    def search(
+        self,
+        task: Task,
+        public: Batch,
+        settings: Search | None = None,
+        *,
+        generator: torch.Generator,
+        untrained: nn.Module | None = None,
+        file: Path | None = None,
+        watch: Watch | None = None,
+    ) -> ATS:
+        """This defense with the policy that `ats_search.search_policies` finds on public examples.
+
+        Raises: ConfigurationError where no policy is accurate enough; CorruptFileError for a file of another search.
+        """
+        settings = settings or Search(operations=self.operations)
+        found = search_policies(
+            task, public, settings, generator=generator, untrained=untrained, file=file, watch=watch
+        )  # fmt: skip
+        return replace(self, policy=found.policy(), operations=settings.operations)
 
     def on_batch(self, batch: Batch, step: Step) -> Batch:
         """The transformed batch."""
@@ -72,16 +98,7 @@ class ATS(Defense):
     def _transformed(self, fields: Mapping[str, Tensor], task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         images = fields[task.domain.inputs]
         unit, back = _unit_range(task, images)
-        pictures, result = unit(images), torch.empty_like(images)
-        for i, variant in enumerate(self._drawn(len(images), generator)):
-            result[i : i + 1] = apply(variant, pictures[i : i + 1])
-        return {**fields, task.domain.inputs: back(result)}
-
-    def _drawn(self, count: int, generator: torch.Generator) -> list[Variant]:
-        sequences = self.sequences()
-        draws = torch.rand((count, 2), generator=generator, device=generator.device, dtype=torch.float64).tolist()
-        chosen = [(sequences[int(a * len(sequences))], b) for a, b in draws]
-        return [variants[int(b * len(variants))] for variants, b in chosen]
+        return {**fields, task.domain.inputs: back(self._applied().applied(unit(images), generator))}
 
     def adversary_view(self, observation: Observation) -> AdversaryView:
         """Look for the variant of each image together with the image."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from invertigo.defenses.picture_operations import OPERATIONS
@@ -68,6 +69,15 @@ class Policy:
             list(itertools.product(*([(TABLE[number][0], size) for size in sizes(number)] for number in sequence)))
             for sequence in self.sequences
         ]
+
+    def applied(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        """Pictures (batch, channel, height, width) in [0, 1], each after a sequence and signs drawn for it."""
+        variants, result = self.variants(), torch.empty_like(pictures)
+        draws = torch.rand((len(pictures), 2), generator=generator, device=generator.device, dtype=torch.float64)
+        for i, (which, sign) in enumerate(draws.tolist()):
+            possible = variants[int(which * len(variants))]
+            result[i : i + 1] = apply(possible[int(sign * len(possible))], pictures[i : i + 1])
+        return result
 
 
 def sizes(number: int) -> Sequence[float]:
