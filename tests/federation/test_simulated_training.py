@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from invertigo import data, models
+from invertigo.defenses import Precode
 from invertigo.domains import Images
 from invertigo.federation import partition, simulate_training
-from invertigo.types import INVERTIGO, AdversaryView, Batch, Defense, InvalidValueError, LocalTraining, Task
+from invertigo.federation.training import accuracy
+from invertigo.types import (
+    INVERTIGO,
+    AdversaryView,
+    Batch,
+    ConfigurationError,
+    Defense,
+    InvalidValueError,
+    LocalTraining,
+    Task,
+)
 
 
 def seeded(seed=0):
@@ -166,3 +178,42 @@ def test_divergence_ends_the_training_and_is_told():
 def test_a_mistake_of_the_setting_is_no_divergence():
     with pytest.raises(InvalidValueError, match="at least 1"):
         trained(rounds=0)
+
+
+def test_graphs_are_learnt_and_their_accuracy_is_counted_graph_by_graph():
+    circles = data.load("karate")
+    domain = circles.domain(standardise=True)
+    batch = circles.batch(range(24), domain)
+    model = models.build("gcn", input_shape=circles.shape, num_classes=circles.num_classes, generator=seeded())
+    task = models.graph_task(model, domain, circles.num_classes)
+    run = simulate_training(task, batch, batch, LocalTraining(learning_rate=1.0), rounds=60, generator=seeded())
+    with torch.no_grad():
+        guesses = [run.model(*(batch[name][i : i + 1] for name in READ)).argmax().item() for i in range(len(batch))]
+    assert run.accuracy == sum(g == y for g, y in zip(guesses, batch["labels"].tolist())) / len(batch)
+    commonest = batch["labels"].bincount().max().item() / len(batch)
+    assert run.accuracy > commonest
+
+
+READ = ("features", "adjacency", "present")
+
+
+def test_labels_of_nodes_are_refused():
+    club = data.load("karate", split="whole")
+    domain = club.domain()
+    batch = club.batch([0], domain)
+    model = models.build("gcn", input_shape=club.shape, num_classes=club.num_classes, generator=seeded())
+    task = models.graph_task(model, domain, club.num_classes)
+    with pytest.raises(ConfigurationError, match="one class an example"):
+        simulate_training(task, batch, batch, LocalTraining(), rounds=1, generator=seeded())
+
+
+def test_precode_is_judged_by_its_classes_alone():
+    defense = Precode(size=8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+    task = Task(model, F.cross_entropy, Images(shape=(1, 4, 4)), 2)
+    task = defense.prepare(task, None, generator=seeded())
+    test = Batch({"images": torch.rand(40, 1, 4, 4, generator=seeded(1)), "labels": torch.arange(40) % 2})
+    task.model.eval()
+    with torch.no_grad():
+        expected = (task.model(test["images"]).argmax(-1) == test["labels"]).double().mean().item()
+    assert accuracy(task, test) == expected

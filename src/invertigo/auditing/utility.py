@@ -10,6 +10,7 @@ from invertigo.auditing.protection import mean_facts
 from invertigo.auditing.record import UtilityRecord
 from invertigo.auditing.trial import generator_for
 from invertigo.federation import TrainingRun, simulate_training
+from invertigo.models.memory import keep, key, recall
 from invertigo.types import Batch, Defense, LocalTraining, Task
 
 
@@ -33,10 +34,39 @@ class TrialRun:
 
 
 def measure_utility(trial: TrialRun, defense: Defense | None, seed: int) -> UtilityRecord:
-    """Train with the defense and, if the trial asks for it, without: same clients, same batches, same start."""
+    """Train with the defense and, if the trial asks for it, without: same clients, same batches, same start.
+
+    The clients of a study that differ in their private examples only share one training, done once by a process.
+    """
+    fingerprint = _fingerprint(trial, defense, seed)
+    found = recall(fingerprint)
+    if found is None:
+        found = _measured(trial, defense, seed)
+        keep(fingerprint, found)
+    return found
+
+
+def _fingerprint(trial: TrialRun, defense: Defense | None, seed: int) -> str:
+    """What decides the outcome: all settings in words, all tensors by their contents."""
+    plain, task = trial.plain, trial.task
+    words = [
+        seed, type(defense), defense, trial.local, trial.rounds, trial.clients, trial.batch_size, trial.dirichlet,
+        trial.undefended, plain.domain, plain.num_classes, plain.model, task.model, _name(task.loss),
+    ]  # fmt: skip
+    tensors = [*plain.model.state_dict().values(), *task.model.state_dict().values(), *trial.test.fields.values()]
+    extra = [task.prepared[name] for name in sorted(task.prepared)]
+    return key(f"utility {words}", [*tensors, *extra], trial.data.fields)
+
+
+def _name(thing: object) -> str:
+    """Without the address that `repr` of a function has, which means nothing."""
+    return getattr(thing, "__qualname__", type(thing).__qualname__)
+
+
+def _measured(trial: TrialRun, defense: Defense | None, seed: int) -> UtilityRecord:
     run = _train(trial, trial.task, defense, seed)
     bare = _train(trial, trial.plain, None, seed) if defense is not None and trial.undefended else None
-    width = sum(p.numel() * p.element_size() for p in trial.plain.model.parameters() if p.requires_grad)
+    width = float(sum(p.numel() * p.element_size() for p in trial.plain.model.parameters() if p.requires_grad))
     return UtilityRecord(
         rounds=trial.rounds,
         clients=trial.clients,
@@ -83,4 +113,4 @@ def _chance(trial: TrialRun) -> float:
 
 
 def _mean(values: Sequence[int], otherwise: float) -> float:
-    return fmean(values) if values else float(otherwise)
+    return fmean(values) if values else otherwise

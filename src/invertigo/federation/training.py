@@ -14,7 +14,16 @@ from invertigo.federation.aggregate import aggregate
 from invertigo.federation.client import Trained, train
 from invertigo.federation.functional import simulating
 from invertigo.federation.partition import partition
-from invertigo.types import Batch, Defense, DefenseTrace, InvalidValueError, LocalTraining, Task, Update
+from invertigo.types import (
+    Batch,
+    ConfigurationError,
+    Defense,
+    DefenseTrace,
+    InvalidValueError,
+    LocalTraining,
+    Task,
+    Update,
+)
 
 AT_ONCE = 256
 """Test examples in one forward pass."""
@@ -80,6 +89,11 @@ def simulate_training(
         raise InvalidValueError(f"rounds={rounds} and batch_size={batch_size} must both be at least 1.")
     task = replace(task, model=copy.deepcopy(task.model))
     labels = data[task.domain.target]
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ConfigurationError(
+            f"Utility is the accuracy on one class an example, but the labels have the shape {tuple(labels.shape)} and "
+            f"the type {str(labels.dtype).removeprefix('torch.')}. Leave `utility` out: the attacks need none."
+        )
     shards = partition(labels, clients, dirichlet=dirichlet, generator=generator)
     local = replace(local, shares_buffers=True)
     traces: list[DefenseTrace] = []
@@ -113,9 +127,21 @@ def accuracy(task: Task, test: Batch) -> float:
     with simulating(task.model, "eval"), torch.no_grad():
         for start in range(0, len(test), AT_ONCE):
             part = test.select(slice(start, start + AT_ONCE))
-            output: Tensor = task.model(part[task.domain.inputs])
-            hits += int((output.argmax(-1) == part[task.domain.target]).sum())
+            hits += int((_predicted(task, part).argmax(-1) == part[task.domain.target]).sum())
     return hits / len(test)
+
+
+def _predicted(task: Task, batch: Batch) -> Tensor:
+    """(example, class): what the model returned to the training step, which knows which fields the model reads."""
+    seen: list[Tensor] = []
+
+    def call(*inputs: Tensor, **named: Tensor) -> Tensor:
+        seen.append(task.model(*inputs, **named))
+        return seen[-1]
+
+    task.evaluate(call, batch.fields)
+    # Defenses may append columns of their own to the classes.
+    return seen[0][:, : task.num_classes]
 
 
 def _round(
