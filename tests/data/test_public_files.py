@@ -158,6 +158,14 @@ class TestMedMnist:
         np.testing.assert_allclose(found.images.numpy() * 255, colour[:2].transpose(0, 3, 1, 2), atol=1e-4)
         assert found.classes == tuple("012345")
 
+    def test_a_limit_takes_the_classes_in_turn(self, tmp_path):
+        labels = np.array([1, 1, 1, 1, 0, 0], np.uint8)[:, None]
+        images = self.write(tmp_path / "pneumoniamnist.npz", (6, 28, 28), labels)
+        found = data.load("pneumoniamnist", root=tmp_path, limit=5)
+        assert found.labels.tolist() == [0, 1, 0, 1, 1]
+        np.testing.assert_allclose(found.images[:, 0].numpy() * 255, images[[4, 0, 5, 1, 2]], atol=1e-4)
+        assert data.load("pneumoniamnist", root=tmp_path).labels.tolist() == labels[:, 0].tolist()
+
     def test_any_file_of_that_kind_loads_by_its_name(self, tmp_path):
         self.write(tmp_path / "medmnist/mymnist_64.npz", (3, 64, 64))
         assert data.load("mymnist_64", root=tmp_path).shape == (1, 64, 64)

@@ -43,7 +43,8 @@ CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant
 def read_medmnist(path: Path, *, split: str = "train", limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Bytes (examples, height, width[, 3]) and labels (examples,) of one split (train, val, test) of a MedMNIST file.
 
-    Objects are refused, so nothing in the file is unpickled.
+    With a `limit`, the classes take turns for as long as they last: copies exist that are sorted by class, of which the
+    first examples would be of one class only. Objects are refused, so nothing in the file is unpickled.
     Raises: CorruptFileError; InvalidValueError for a multi-label or a 3D set.
     """
     try:
@@ -71,7 +72,16 @@ def read_medmnist(path: Path, *, split: str = "train", limit: int | None = None)
         )
     if len(images) != len(labels):
         raise CorruptFileError(f"{path} holds {len(images)} images but {len(labels)} labels in split '{split}'.")
-    return images[:limit], labels[:limit, 0]
+    chosen = slice(None) if limit is None else _in_turn(labels[:, 0])[:limit]
+    return images[chosen], labels[chosen, 0]
+
+
+def _in_turn(labels: np.ndarray) -> np.ndarray:
+    """Indices of the first example of each class, then of the second of each, and so on."""
+    ranks = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        ranks[labels == label] = np.arange((labels == label).sum())
+    return np.lexsort((labels, ranks))
 
 
 def _is_flat(images: np.ndarray) -> bool:
