@@ -132,17 +132,34 @@ def test_the_node_remembers_its_rounds_with_their_gaps_and_nothing_of_evaluation
     ask(grid, planted(Node()), round=4)
     ask(grid, network().state_dict(), round=9)
     held = history(grid)
-    assert [(v.round, v.decision) for v in held.visits] == [(1, "pass"), (4, "block"), (9, "pass")]
+    assert [(v.round, v.decision) for v in held.visits] == [(1, "pass"), (2, "block"), (3, "pass")]
     assert held.inspections == 3
 
 
-def test_a_server_cannot_turn_the_clock_back():
-    grid, _ = guarded(Node())
-    for told in (5, 2, "x", -3):
-        record = RecordDict({"arrays": ArrayRecord(network().state_dict())})
-        record["config"] = ConfigRecord({"server-round": told})
+@pytest.mark.parametrize("told", [(1, 2, 3, 4, 5, 6), (5, 10**9, 2, -3, "x", 10**18)], ids=["honest", "lies"])
+def test_the_client_counts_its_rounds_itself(told):
+    assert [visit.round for visit in history(told_rounds(told)[0]).visits] == [1, 2, 3, 4, 5, 6]
+
+
+def test_leaps_of_the_servers_clock_hide_no_jump_and_spend_no_budget():
+    tests = []
+    for told in ((1, 2, 3, 4, 5, 6), (1, 10**9, 10**9 + 1, 10**12, 10**15, 10**18)):
+        grid, verdicts = told_rounds(told)
+        tests.append([(f.rule, f.p_value) for verdict in verdicts for f in verdict.observed])
+        assert history(grid).inspections == 6
+    assert tests[0] == tests[1]
+    assert {"loss_jump", "update_jump"} <= {rule for rule, p in tests[0] if p is not None}
+
+
+def told_rounds(told):
+    grid, verdicts = guarded(Node())
+    state = network().state_dict()
+    for number, said in enumerate(told):
+        # A loss that falls from round to round, so that there is a trend to be judged.
+        record = RecordDict({"arrays": ArrayRecord({k: v * (1 - 0.1 * number) for k, v in state.items()})})
+        record["config"] = ConfigRecord({"server-round": said})
         grid.send_and_receive([Message(record, 2, "train")])
-    assert [v.round for v in history(grid).visits] == [5, 6, 7, 8]
+    return grid, verdicts
 
 
 @pytest.mark.parametrize(

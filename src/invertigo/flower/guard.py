@@ -20,7 +20,6 @@ from invertigo.types import (
     Finding,
     Gate,
     GuardVerdict,
-    History,
     InvertigoError,
     Local,
     MismatchError,
@@ -45,6 +44,9 @@ class ServerGuard:
     refusal is an error reply, which Flower's strategies count as a failure. The third gate compares what was sent with
     what the client returns. A message to train without a model is refused: there would be nothing to look at. Messages
     to evaluate pass the first gate only, since no update answers them; queries pass.
+
+    Rounds are counted here, as those in which this node was asked to train. The server's own numbers are not believed:
+    with a leap to round 10^9 it could stretch the time over which a trend is judged, and pass off a jump as a drift.
 
     What is given here, the run's configuration can make stricter; see `GuardSettings`.
 
@@ -73,7 +75,7 @@ class ServerGuard:
             return call_next(message, context)
         training = kind == MessageType.TRAIN
         settings, history = self._settings(context), recall(context)
-        round = _round(message, history)
+        round = history.visits[-1].round + 1 if history.visits else 1
         local = replace(self.client(message, context), round=round, update=None)
         received, verdict = None, GuardVerdict("pass", round=round)
         try:
@@ -93,7 +95,7 @@ class ServerGuard:
         if training:
             remember(context, history.add(verdict))
         if training or verdict.decision != "pass":
-            self._tell(verdict, context)
+            self._tell(verdict, message, context)
         if reply is not None and (reply.has_error() or not settings.refuses(verdict.decision)):
             return reply
         return refusal(message, verdict.summary() if settings.tell_server else NOTHING_SAID)
@@ -124,11 +126,13 @@ class ServerGuard:
             declared=replace(self.inspector.declared, looks=settings.declared_looks),
         )
 
-    def _tell(self, verdict: GuardVerdict, context: Context) -> None:
+    def _tell(self, verdict: GuardVerdict, message: Message, context: Context) -> None:
         if self.report is not None:
             self.report(verdict, context)
         if verdict.decision != "pass":
-            logger.warning("invertigo: round %s: %s", verdict.round, verdict.summary())
+            logger.warning(
+                "invertigo: round %s here, %s of the server: %s", verdict.round, _told(message), verdict.summary()
+            )
 
 
 def refusal(message: Message, reason: str) -> Message:
@@ -148,14 +152,10 @@ def difference(received: Received, reply: Message, local: Local, arrays: str | N
     return Update({k: returned[k] - received.tensors[k] for k in names}, "difference", buffers or None)
 
 
-def _round(message: Message, history: History) -> int:
-    """The server's number where it can be true, else one more than the last: it does not have to be honest in this."""
-    last = history.visits[-1].round if history.visits else 0
-    for config in message.content.config_records.values():
-        told = config.get("server-round")
-        if isinstance(told, int) and told >= last:
-            return told
-    return last + 1
+def _told(message: Message) -> int | str:
+    """The server's number of the round, to find it again in logs. Nothing is computed with it: it may be any number."""
+    told = [config.get("server-round") for config in message.content.config_records.values()]
+    return next((number for number in told if isinstance(number, int)), "unnumbered")
 
 
 def _unreadable(error: InvertigoError, gate: Gate, verdict: GuardVerdict) -> GuardVerdict:
