@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from invertigo.attacks.amortised.inverter import Inverter, new_inverter
 from invertigo.attacks.amortised.sketch import Sketch
-from invertigo.defenses.perturbation.checkpoint import restored, saved
 from invertigo.defenses.perturbation.latent import Head, LatentPerturbation
 from invertigo.defenses.perturbation.release import draw_noise
 from invertigo.domains import Images
@@ -21,6 +20,7 @@ from invertigo.federation.functional import functional_update, simulating
 from invertigo.models import build
 from invertigo.models.autoencoder import Autoencoder
 from invertigo.models.building import weights_drawn_by
+from invertigo.models.checkpoint import restored, saved
 from invertigo.models.descent import shuffled
 from invertigo.models.fitting import fit_classifier
 from invertigo.types import Batch, ConfigurationError, LocalTraining, Task, buffers_of, trainable
