@@ -24,6 +24,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "class_fishing": {"target": 1, "iterations": 60},
     "geminio": {"target": 1, "iterations": 60, "epochs": 3},
     "scale_mia": {"steps": 40, "width": 8},
+    "seer": {"steps": 20, "batches": 2, "coordinates": 64, "latent": 16},
     "feature_fishing": {"target": 1, "iterations": 60},
     "amortised_inverter": {"iterations": 60, "clients": 8, "sketch": 128, "hidden": 64},
 }

@@ -17,7 +17,7 @@ SMALL_UNKNOWNS = 30_000
 SMALL_PARAMETERS = 3_000_000
 SUPERSEDED = frozenset({"auto", "dlg", "idlg"})
 """Left out when the audit chooses: `auto` would repeat the others, and Gauss–Newton solves DLG's problem better."""
-ON_REQUEST = frozenset({"amortised_inverter", "generative_prior"})
+ON_REQUEST = frozenset({"amortised_inverter", "generative_prior", "seer"})
 """Left out when the audit chooses: they train a network for minutes before they look at the update."""
 KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 

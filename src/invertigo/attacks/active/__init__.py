@@ -7,6 +7,7 @@ from invertigo.attacks.active.imprint import Imprint
 from invertigo.attacks.active.isolation import QuantileBias, TrapWeights
 from invertigo.attacks.active.loki import Loki
 from invertigo.attacks.active.scale_mia import ScaleMIA
+from invertigo.attacks.active.seer import Seer
 
 __all__ = [
     "ClassFishing",
@@ -17,5 +18,6 @@ __all__ = [
     "Loki",
     "QuantileBias",
     "ScaleMIA",
+    "Seer",
     "TrapWeights",
 ]
