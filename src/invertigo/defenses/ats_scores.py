@@ -24,8 +24,9 @@ def similarity_areas(
 ) -> Float[Tensor, " image"]:
     r"""$\int_0^1 \frac1L \sum_l \cos(\nabla_l \ell(x_t), \nabla_l \ell(x))\,dt$ with $x_t = t x + (1 - t) u$.
 
-    Of one image at a time, in inference mode. For each transformed image $x$ and start $u$, by the trapezoid rule over `bins` parts: how soon a search that goes
-    from noise to the image is shown the way. Lower is more private; 1 is the most.
+    Of one image at a time, in inference mode. For each transformed image $x$ and start $u$, by the trapezoid rule over
+    `bins` parts: how soon a search that goes from noise to the image is shown the way. Lower is more private; 1 is the
+    most.
 
     Args:
         pixels: transformed, in [0, 1]; so is `noise`.
