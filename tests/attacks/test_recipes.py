@@ -16,7 +16,7 @@ from invertigo.attacks.matching.objectives import Cosine, SquaredL2
 from invertigo.attacks.matching.pace import Pace
 from invertigo.attacks.matching.priors import GroupConsistency, TotalVariation
 from invertigo.federation.functional import simulating
-from invertigo.types import InvalidValueError, LocalTraining, Observation, RequirementError, Tick
+from invertigo.types import InvalidValueError, LocalTraining, Observation, Requirement, RequirementError, Tick
 
 Watched = Callable[..., tuple]
 
@@ -132,6 +132,15 @@ def test_see_through_gradients_needs_the_batch_statistics(watched: Watched) -> N
     result = SeeThroughGradients(iterations=30, restarts=2).reconstruct(observation, generator=seeded())
     assert result.objective < result.trace[0][1]
     assert result.fields["images"].shape == truth["images"].shape
+
+
+def test_see_through_gradients_without_its_prior_on_statistics_needs_none(watched: Watched) -> None:
+    observation, truth = watched("lenet", [0], dtype=torch.float32)
+    result = SeeThroughGradients(iterations=150, restarts=1, batch_statistics=0.0, gradient_scale=1.0).reconstruct(
+        observation, generator=seeded()
+    )
+    assert min(psnr(observation, truth, result)) > 15
+    assert Requirement.BATCH_STATISTICS in SeeThroughGradients.requires
 
 
 def test_federated_averaging_is_unrolled(watched: Watched) -> None:

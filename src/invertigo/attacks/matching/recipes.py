@@ -157,7 +157,7 @@ class SeeThroughGradients:
 
     Source: Yin et al. 2021. Weights other than `group_consistency` are the paper's as the public re-implementation
     in `breaching` configures them; that one leaves the group term out, so its weight and the number of restarts are
-    our choice.
+    our choice. `batch_statistics=0` leaves that prior out, and with it what the adversary must know.
     """
 
     name: ClassVar[str] = "see_through_gradients"
@@ -185,6 +185,10 @@ class SeeThroughGradients:
     langevin: float = 0.01
     seconds: float | None = None
     prior_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.batch_statistics:  # as in evaluations of clients in inference mode
+            object.__setattr__(self, "requires", self.requires - {Requirement.BATCH_STATISTICS})
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
