@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from planting import planted, recovered
+from planting import planted, psnr, recovered
 from torch import nn
 
 from invertigo import data
@@ -85,17 +85,20 @@ def test_a_secure_sum_is_one_large_batch_for_bins(mnist):
     assert recovered(Imprint(), mnist, size=16, clients=4, hidden=(512,)) > 0.8
 
 
-def channelled(images: ImageSet, clients: int, bins: int) -> nn.Module:
-    """A convolution with a channel for the pixels and one for the constant of every client."""
+def channelled(
+    images: ImageSet, clients: int, bins: int, *, activation: type[nn.Module] = nn.ReLU, stride: int = 1, more: int = 0
+) -> nn.Module:
+    """A convolution with channels for the pixels and the constant of every client, and `more` behind it."""
     channels, height, width = images.shape
-    wide = clients * (channels + 1)
+    wide = clients * (channels * stride**2 + 1)
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(channels, wide, 3, padding=1),
+        nn.Conv2d(channels, wide, 3, stride=stride, padding=1),
         nn.ReLU(),
+        *(layer for _ in range(more) for layer in (nn.Conv2d(wide, wide, 3, padding=1), nn.ReLU())),
         nn.Flatten(),
-        nn.Linear(wide * height * width, bins),
-        nn.ReLU(),
+        nn.Linear(wide * (height // stride) * (width // stride), bins),
+        activation(),
         nn.Linear(bins, images.num_classes),
     )
 
@@ -106,6 +109,38 @@ def test_kernels_of_its_own_for_each_client_undo_a_secure_sum(digits):
     together = recovered(Imprint(), digits, model, size=24, clients=4)
     assert apart == pytest.approx((1 - 1 / 128) ** 23, abs=0.12)
     assert apart > together + 0.15
+
+
+@pytest.mark.parametrize(("stride", "more"), [(2, 0), (1, 1), (2, 1)])
+def test_kernels_reach_through_strides_and_further_convolutions(digits, stride, more):
+    model = channelled(digits, 3, 128, stride=stride, more=more)
+    assert recovered(Loki(), digits, model, size=16, clients=3) == pytest.approx((1 - 1 / 128) ** 15, abs=0.15)
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-2, 1e-1])
+@pytest.mark.parametrize("steps", [{"batch_size": 3}, {"epochs": 8}])
+def test_kernels_and_bins_outlast_eight_local_steps_at_any_rate(digits, rate, steps):
+    local = LocalTraining(sends="difference", learning_rate=rate, **steps)
+    model = channelled(digits, 4, 128, activation=nn.Hardtanh)
+    assert recovered(Loki(), digits, model, size=24, clients=4, local=local) > 0.7
+
+
+def test_bins_with_one_edge_blur_over_local_steps_but_show_the_images(digits):
+    local = LocalTraining(sends="difference", learning_rate=1e-4, batch_size=3)
+    seen, truth, _ = planted(Loki(), digits, channelled(digits, 4, 128), size=24, clients=4, local=local)
+    near = psnr(truth, Loki().reconstruct(seen, generator=torch.Generator()))
+    assert (near > 30).double().mean() > 0.6
+    assert (near > 60).double().mean() < 0.4
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-2])
+@pytest.mark.parametrize("steps", [{"batch_size": 3}, {"epochs": 8}])
+def test_loud_bins_outlast_local_steps_in_a_secure_sum(digits, rate, steps):
+    local = LocalTraining(sends="difference", learning_rate=rate, **steps)
+    settings = {"size": 24, "clients": 4, "hidden": (512,), "activation": "hardtanh", "local": local}
+    loud = recovered(Imprint(), digits, **settings)
+    assert loud > 0.35
+    assert loud > recovered(Imprint(loud=1.0), digits, **settings) + 0.2
 
 
 def test_loki_says_how_many_channels_it_lacks(digits):

@@ -7,9 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invertigo.attacks.active.gate import Gate
+from invertigo.types import LocalTraining
 
 OUTERMOST = 10.0
 """Deviations from the mean at which the first and, where bins have two edges, the last bin ends."""
+ORDINARY_RATE = 0.1
+"""Learning rate at which a difference of float32 parameters shows single bins; at smaller ones they are made louder."""
 EMPTY = 1e-5
 """Share of the largest bias gradient under which a bin is taken to hold nothing."""
 
@@ -32,18 +35,26 @@ def bin_rows(
 
 
 def reading_columns(
-    readers: int, rows: int, gate: Gate, size: float, generator: torch.Generator
+    readers: int, rows: int, gate: Gate, size: float, generator: torch.Generator, loud: float = 1.0
 ) -> Float[Tensor, "reader row"]:
     """Weights of the next layer that send a gradient to every row; `size` is what rows typically pass on.
 
     Rows that are subtracted from each other must be weighed alike; together they pass on numbers of the order of one.
     Rows that are read alone may alternate in sign, so that neighbours cancel in the prediction and their gradients can
-    be large.
+    be large; `loud` enlarges those.
     """
     column = torch.randn(readers, 1, generator=generator, dtype=torch.float64)
     if gate.closes_above:
-        return column * (1.0 - 2.0 * (torch.arange(rows, dtype=torch.float64) % 2))
+        return loud * column * (1.0 - 2.0 * (torch.arange(rows, dtype=torch.float64) % 2))
     return (column / (rows * size)).expand(-1, rows)
+
+
+def loudness(local: LocalTraining) -> float:
+    """What outweighs a small learning rate, where the server sees parameters before and after rather than a gradient.
+
+    The step of a row is to be large against the rounding of its own weights.
+    """
+    return 1.0 if local.sends == "gradient" else max(1.0, ORDINARY_RATE / local.learning_rate)
 
 
 def separate(

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from invertigo.attacks.active.bins import EMPTY, bin_rows, normal_edges, reading_columns, separate
+from invertigo.attacks.active.bins import EMPTY, bin_rows, loudness, normal_edges, reading_columns, separate
 from invertigo.attacks.active.gate import Gate, find_gate
 from invertigo.attacks.active.passage import find_passage
 from invertigo.attacks.active.reading import seen_images
@@ -53,6 +53,8 @@ class Imprint:
         slack: how far pixels may leave their range, as a fraction of it, before a ratio counts as a mixture.
         permute: put the rows in random order. noise: relative size of normal noise on each measuring row. Both hide
             the structure from a client who looks for it; noise makes bins overlap.
+        loud: factor on the weights that read single bins. None makes up for learning rates below 0.1 after local steps,
+            at the price of a loss that a client notices.
 
     Source: Fowl et al. 2022; permutation and noise are ours. The paper adds a layer to the model; here an existing
     hidden layer is used, since clients load parameters, not code.
@@ -77,6 +79,7 @@ class Imprint:
     slack: float = 0.05
     permute: bool = False
     noise: float = 0.0
+    loud: float | None = None
 
     def plant(
         self,
@@ -99,7 +102,7 @@ class Imprint:
         edges = self._edges(len(bias), num_examples * clients, gate) * deviation + centre
         rows, shifts = bin_rows(direction, edges, gate, self.gain)
         rows = self._noisy(rows, generator)
-        columns = reading_columns(len(consumer), len(bias), gate, deviation * self.gain, generator)
+        columns = reading_columns(len(consumer), len(bias), gate, deviation * self.gain, generator, self._loud(local))
         order = torch.randperm(len(bias), generator=generator) if self.permute else torch.arange(len(bias))
         state = {
             layer.weight_name: rows[order].to(weight),
@@ -107,6 +110,9 @@ class Imprint:
             passage.consumer: columns[:, order].to(consumer),
         }
         return Plant(self.name, {**passage.state, **state})
+
+    def _loud(self, local: LocalTraining) -> float:
+        return loudness(local) if self.loud is None else self.loud
 
     def _noisy(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         if self.noise == 0.0:

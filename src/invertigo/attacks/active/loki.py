@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invertigo.attacks.active.bins import EMPTY, bin_rows, normal_edges, reading_columns, separate
+from invertigo.attacks.active.bins import EMPTY, bin_rows, loudness, normal_edges, reading_columns, separate
 from invertigo.attacks.active.gate import Gate, find_gate
 from invertigo.attacks.active.passage import Passage, Slot, find_passage
 from invertigo.attacks.active.reading import seen_images
@@ -45,6 +45,8 @@ class Loki:
     Args:
         gain: factor on the measuring rows.
         slack: how far pixels may leave their range, as a fraction of it, before a ratio counts as a mixture.
+        amplify: factor on the kernels where clients take local steps and bins have two edges. The larger it is, the
+            less these steps change kernels, and the less the rounding of parameters hides; one gradient needs neither.
 
     Source: Zhao et al. 2024. The channel of ones is ours (the released code scales images by their brightest pixel);
     bins with two edges, which several local steps do not blur, need an activation that closes above.
@@ -66,6 +68,7 @@ class Loki:
 
     gain: float = 1.0
     slack: float = 0.05
+    amplify: float = 512.0
 
     def plant(
         self,
@@ -78,17 +81,21 @@ class Loki:
         generator: torch.Generator,
     ) -> Plant:
         """See `types.ActiveAttack`."""
-        passages = [find_passage(task, local.mode, slot=Slot(i, clients)) for i in range(clients)]
+        plain = find_passage(task, local.mode, slot=Slot(0, clients))
+        assert plain.consumer is not None
+        gate = find_gate(task, plain.layer.name, plain.consumer)
+        # Steps on bins that share their rows move these rows, the more the louder their inputs are.
+        gain = self.amplify if local.sends == "difference" and gate.closes_above else 1.0
+        passages = [find_passage(task, local.mode, slot=Slot(i, clients, gain)) for i in range(clients)]
         first, parameters = passages[0], dict(task.model.named_parameters())
         assert first.consumer is not None
-        gate = find_gate(task, first.layer.name, first.consumer)
         weight, bias, consumer = (parameters[n] for n in (first.layer.weight_name, first.bias, first.consumer))
         pixels = torch.Size(first.layer.shape).numel()
         drawn = torch.randn(pixels, generator=generator, dtype=torch.float64)
         direction = sum((_measuring(p, drawn) for p in passages), torch.zeros(weight.shape[1], dtype=torch.float64))
         centre, deviation = _law(first, drawn, task, public)
         rows, shifts = bin_rows(direction, normal_edges(len(bias), gate) * deviation + centre, gate, self.gain)
-        columns = reading_columns(len(consumer), len(bias), gate, deviation * self.gain, generator)
+        columns = reading_columns(len(consumer), len(bias), gate, deviation * self.gain, generator, loudness(local))
         planted = {
             first.layer.weight_name: rows.to(weight),
             first.bias: shifts.to(bias),
@@ -96,7 +103,7 @@ class Loki:
         }
         own = tuple({name: p.state[name] for name in list(p.state)[:2]} for p in passages)
         shared = {name: tensor for name, tensor in first.state.items() if name not in own[0]}
-        memo = {"clients": torch.tensor(clients)}
+        memo = {"clients": torch.tensor(clients), "gain": torch.tensor(gain, dtype=torch.float64)}
         return Plant(self.name, {**shared, **planted}, memo=memo, per_client=own)
 
     def reconstruct(
@@ -108,7 +115,8 @@ class Loki:
         plant = observation.knowledge.plant
         assert plant is not None
         clients, task, mode = int(plant.memo["clients"]), observation.task, observation.local.mode
-        passages = [find_passage(task, mode, slot=Slot(i, clients)) for i in range(clients)]
+        gain = float(plant.memo["gain"])
+        passages = [find_passage(task, mode, slot=Slot(i, clients, gain)) for i in range(clients)]
         first = passages[0]
         assert first.consumer is not None
         gate, rows = find_gate(task, first.layer.name, first.consumer), layer_gradients(observation, first.layer)
@@ -133,14 +141,16 @@ class Loki:
         filled = share.abs() > EMPTY * own.abs().max()
         if not bool(filled.any()):
             return passage.layer.images(weight[:0])
-        return seen_images(passage.layer, weight[filled] / share[filled, None], observation, self.slack)
+        inputs = passage.layer.scale[0] * weight[filled] / share[filled, None]
+        return seen_images(passage.layer, inputs, observation, self.slack)
 
 
 def _measuring(passage: Passage, drawn: Tensor) -> Tensor:
     """(feature,) weights that measure the direction `drawn` (pixel,) on what arrives through one client's channels."""
     pixel = passage.layer.pixel
     assert pixel is not None
-    return torch.where(pixel.cpu() >= 0, drawn[pixel.cpu().clamp_min(0)], 0.0) / len(drawn) ** 0.5
+    gain = float(passage.layer.scale[0])
+    return torch.where(pixel.cpu() >= 0, drawn[pixel.cpu().clamp_min(0)], 0.0) / (gain * len(drawn) ** 0.5)
 
 
 def _law(passage: Passage, drawn: Tensor, task: Task, public: Batch | None) -> tuple[float, float]:
@@ -150,5 +160,5 @@ def _law(passage: Passage, drawn: Tensor, task: Task, public: Batch | None) -> t
         seen = passage.layer.inputs(public[task.domain.inputs].double()).cpu() @ direction
         return seen.mean().item(), max(seen.std().item(), 1e-6)
     low, high = (float(bound.mean()) for bound in task.domain.bounds(task.domain.inputs))
-    middle = (low + high) / 2 + float(passage.layer.shift[0])
+    middle = float(passage.layer.scale[0]) * (low + high) / 2 + float(passage.layer.shift[0])
     return middle * direction.sum().item(), 0.25 * (high - low)

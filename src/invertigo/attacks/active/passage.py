@@ -24,10 +24,12 @@ MIXING = (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 @dataclass(frozen=True)
 class Slot:
-    """The channels of the first convolution that carry one of several clients: its pixels, and one that is always 1."""
+    """The channels of the first convolution that carry one of several clients: its pixels times `gain`, and one that is
+    always `gain`."""
 
     number: int
     of: int
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Passage:
     """A hidden linear layer with bias that reads pixels, once `state` has turned the layers before it into copies.
 
     `consumer` is the name of the weight of the linear layer that reads this one's activations; None for a classifier.
-    `constant` (feature,) says which inputs of the layer are 1 whatever the image, for a passage through a slot.
+    `constant` (feature,) says which inputs of the layer are the slot's gain whatever the image.
     """
 
     layer: FirstLinear
@@ -69,7 +71,8 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False, slot: Sl
     before = [(n, m) for n, m, _ in calls[: [name for name, _, _ in calls].index(first)]]
     low = float(task.domain.bounds(task.domain.inputs)[0].min())
     state, shift = _copies(before, shape[0], max(0.0, -low), mode, slot)
-    pixel, constant = _arrivals(model, state, probes, shift, first, mode)
+    gain = 1.0 if slot is None else slot.gain
+    pixel, constant = _arrivals(model, state, probes, shift, gain, first, mode)
     names = {id(p): n for n, p in model.named_parameters()}
     consumer = None if to_classifier else names[id(linear[1][1].weight)]
     layer = FirstLinear(
@@ -77,8 +80,8 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False, slot: Sl
         module=hidden,
         weight_name=names[id(hidden.weight)],
         bias_name=names[id(hidden.bias)],
-        scale=torch.ones(len(pixel), dtype=torch.float64, device=pixel.device),
-        shift=torch.full((len(pixel),), shift, dtype=torch.float64, device=pixel.device),
+        scale=torch.full((len(pixel),), gain, dtype=torch.float64, device=pixel.device),
+        shift=torch.full((len(pixel),), gain * shift, dtype=torch.float64, device=pixel.device),
         shape=shape,
         pixel=pixel,
         feature=_nearest(pixel, shape) if bool((pixel >= 0).any()) else None,
@@ -179,9 +182,9 @@ def _first_slot(
         )
     start = slot.number * (size + 1)
     weight, bias = torch.zeros_like(kernel), torch.zeros_like(module.bias)
-    weight[start : start + size] = kernel[:size]
-    bias[start : start + size] = lift
-    bias[start + size] = 1.0
+    weight[start : start + size] = slot.gain * kernel[:size]
+    bias[start : start + size] = slot.gain * lift
+    bias[start + size] = slot.gain
     return {f"{name}.weight": weight, f"{name}.bias": bias}, slot.of * (size + 1), module.out_channels, lift
 
 
@@ -222,13 +225,13 @@ def _identity_norm(name: str, module: _BatchNorm) -> dict[str, Tensor]:
 
 
 def _arrivals(
-    model: nn.Module, state: Mapping[str, Tensor], probes: Tensor, shift: float, layer: str, mode: str
+    model: nn.Module, state: Mapping[str, Tensor], probes: Tensor, shift: float, gain: float, layer: str, mode: str
 ) -> tuple[Tensor, Tensor]:
-    """(feature,) which pixel each input of `layer` is in every probe, or -1; and whether it is always 1."""
+    """(feature,) which pixel each input of `layer` is in every probe, times `gain`, or -1; and whether it is `gain`."""
     target = model.get_submodule(layer)
     (_, _, read), *_ = _run(model, state, probes, mode, lambda module: module is target)
-    constant = (read.flatten(1) == 1.0).all(0)
-    flat, read = probes.flatten(1), read.flatten(1) - shift
+    constant = (read.flatten(1) == gain).all(0)
+    flat, read = probes.flatten(1), read.flatten(1) / gain - shift
     order = flat[0].argsort()
     slot = torch.searchsorted(flat[0][order].contiguous(), read[0].contiguous()).clamp(0, len(order) - 1)
     pixel = torch.full_like(slot, -1)
