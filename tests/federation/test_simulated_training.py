@@ -217,3 +217,26 @@ def test_precode_is_judged_by_its_classes_alone():
     with torch.no_grad():
         expected = (task.model(test["images"]).argmax(-1) == test["labels"]).double().mean().item()
     assert accuracy(task, test) == expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusing(_Shield):
+    name: ClassVar = "refusing"
+    factor: float = 0.0
+
+    def on_aggregate(self, mean, local, examples):
+        assert examples == [8, 8, 8]
+        return {name: self.factor * tensor for name, tensor in mean.items()}
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+def test_the_server_applies_what_the_defense_makes_of_the_mean(factor):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    task = Task(model, F.cross_entropy, Images(shape=(1, 4, 4)), 2)
+    batch = Batch({"images": torch.rand(30, 1, 4, 4, generator=seeded()), "labels": torch.arange(30) % 2})
+    run = simulate_training(
+        task, batch, batch, LocalTraining(learning_rate=0.1), rounds=1, clients=3, batch_size=8,
+        defense=Refusing(factor=factor), generator=seeded(),
+    )  # fmt: skip
+    same = [torch.equal(a, b) for a, b in zip(run.model.parameters(), model.parameters())]
+    assert all(same) if factor == 0 else not any(same)

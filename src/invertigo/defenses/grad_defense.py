@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,10 +10,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from invertigo.defenses.compensation import compensate
 from invertigo.defenses.registry import register
 from invertigo.defenses.releases import released
 from invertigo.federation.functional import simulating
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, trainable
+from invertigo.types import (
+    AdversaryView,
+    Defense,
+    InvalidValueError,
+    LocalTraining,
+    Observation,
+    Paper,
+    Step,
+    trainable,
+)
 
 Tensors = Mapping[str, Tensor]
 WINDOW = 64
@@ -35,9 +45,12 @@ class GradDefense(Defense):
         scale: standard deviation of the noise; 0.0005 in the authors' demonstration, 0.01 elsewhere.
         clip: also bound every example's part of a chosen slice to length `scale` before the mean is taken, which
             needs gradients example by example and so no BatchNorm in training mode.
+        compensation: the server drops from the clients' mean what looks like nothing but noise
+            (`compensation.compensate`). An attacker can do as much, but on gradients of one image it cost 2.6 dB, where
+            leaving the noisy stretches out gained 1.6; so the informed one does the latter.
 
     The sensitivity is taken on the client's own batch (the authors take a public root set), and slices are disjoint
-    (in the authors' code neighbours share an entry). The server's compensation of the noise is not part of it.
+    (in the authors' code neighbours share an entry).
 
     Source: Wang, Guo, Xie, Qi (2022), and the authors' code.
     """
@@ -58,6 +71,7 @@ class GradDefense(Defense):
     perturbed: int = 5
     scale: float = 0.01
     clip: bool = False
+    compensation: bool = False
 
     def __post_init__(self) -> None:
         if not (self.slices >= 2 and 1 <= self.perturbed <= self.slices):
@@ -92,12 +106,23 @@ class GradDefense(Defense):
             each[:, inside] = part * factor
         return each.mean(0)
 
+    def on_aggregate(self, mean: Tensors, local: LocalTraining, examples: Sequence[int]) -> Tensors:
+        """The mean without the directions that are nothing but the noise of so many clients."""
+        if not self.compensation:
+            return mean
+        shares = [count / sum(examples) for count in examples]
+        return compensate(mean, sum(s**2 * self.variance(local, n) for s, n in zip(shares, examples)))
+
+    def variance(self, local: LocalTraining, examples: int) -> float:
+        """Mean over all entries of the variance of the noise that one release carries."""
+        once = self.scale**2 * self.perturbed / self.slices
+        return once if local.sends == "gradient" else once * local.learning_rate**2 * len(local.steps(examples))
+
     def adversary_view(self, observation: Observation) -> AdversaryView:
         """Tell noisy stretches of a gradient by their spread, and leave them out."""
         sent, scale = observation.update.tensors, self.scale
         if observation.local.sends == "difference":
-            steps = len(observation.local.steps(observation.num_examples or 1))
-            std: float = scale * observation.local.learning_rate * (steps * self.perturbed / self.slices) ** 0.5
+            std = self.variance(observation.local, observation.num_examples or 1) ** 0.5
             return AdversaryView(
                 knows="The adversary knows the noise; as each local step perturbs other slices, it is spread over all.",
                 noise_std=dict.fromkeys(sent, std),

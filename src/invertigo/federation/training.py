@@ -111,7 +111,11 @@ def simulate_training(
         seconds += time.process_time() - started
         releases += len(sent)
         traces += [trained.trace for trained, _ in sent if trained.trace is not None]
-        _apply(task.model, aggregate([one.update for one, _ in sent], [n for _, n in sent]), local.learning_rate)
+        examples = [n for _, n in sent]
+        mean = aggregate([one.update for one, _ in sent], examples)
+        if defense is not None:
+            mean = replace(mean, tensors=defense.on_aggregate(mean.tensors, local, examples))
+        _apply(task.model, mean, local.learning_rate)
         if number + 1 == rounds or (number + 1) * evaluations // rounds > number * evaluations // rounds:
             curve.append((number + 1, accuracy(task, test)))
     if diverged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -72,7 +72,7 @@ class Defense(Protocol):
     """A frozen dataclass of settings. It overrides the hooks it needs; the others leave things as they are.
 
     Order of a round: `on_batch` and `on_gradient` in every local step, `on_update` once, on what is about to be sent.
-    No hook changes its arguments in place.
+    `on_aggregate` is the server's, once a round of training. No hook changes its arguments in place.
     """
 
     name: ClassVar[str]
@@ -98,6 +98,10 @@ class Defense(Protocol):
     def on_update(self, update: Tensors, step: Step) -> Tensors:
         """What is sent instead of `update`; `step` is the last local step."""
         return update
+
+    def on_aggregate(self, mean: Tensors, local: LocalTraining, examples: Sequence[int]) -> Tensors:
+        """What the server applies instead of the clients' mean; `examples` are those behind each client's release."""
+        return mean
 
     def wire_bytes(self, update: Tensors) -> int:
         """Bytes that the release takes on the wire; by default every entry at its own width."""
