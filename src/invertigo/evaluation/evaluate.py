@@ -11,7 +11,7 @@ from torch import Tensor
 from invertigo.domains import Images
 from invertigo.evaluation.graph_outcomes import graph_outcomes
 from invertigo.evaluation.intervals import bootstrap, proportion
-from invertigo.evaluation.label_accuracy import label_accuracy
+from invertigo.evaluation.label_accuracy import label_accuracy, node_label_accuracy
 from invertigo.evaluation.outcomes import ENOUGH_DECOYS, Outcome, outcomes
 from invertigo.types import Batch, Domain, Identification, Interval, MismatchError, Reconstruction, Scores
 
@@ -130,7 +130,10 @@ def _inferred(truth: Batch) -> Domain:
 def _labels_right(truth: Batch, fields: Mapping[str, Tensor], domain: Domain, matching: Tensor) -> float | None:
     if domain.target not in truth.fields or domain.target not in fields:
         return None
-    return label_accuracy(truth[domain.target], fields[domain.target], matching)
+    true, found = truth[domain.target], fields[domain.target]
+    if true.ndim > 1 and not true.is_floating_point():
+        return node_label_accuracy(true, found, matching) if found.ndim > 1 else None
+    return label_accuracy(true, found, matching)
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -24,6 +24,18 @@ def label_accuracy(truth: Tensor, rebuilt: Tensor, matching: Int[Tensor, " truth
     return correct.double().mean().item()
 
 
+def node_label_accuracy(truth: Tensor, rebuilt: Tensor, matching: Int[Tensor, " truths"]) -> float:
+    """Share of the labels of nodes that the rebuilt graph matched to a true one carries too, in [0, 1].
+
+    Labels are (graph, node), -1 where a graph has no more nodes. Nodes come in any order, so their labels are counted.
+    """
+    shares = [
+        count_accuracy(row[row >= 0], rebuilt[other][rebuilt[other] >= 0]) if other >= 0 else 0.0
+        for row, other in zip(truth, matching.tolist())
+    ]
+    return sum(shares) / max(len(shares), 1)
+
+
 def count_accuracy(truth: Tensor, rebuilt: Tensor) -> float:
     """Share of the true labels found, whichever example carries them: overlap of the two multisets, in [0, 1].
 

@@ -86,7 +86,8 @@ class Observation:
             )
         labels, classes = self.knowledge.labels, self.task.num_classes
         if labels is not None and classes and not labels.is_floating_point():
-            outside = labels[(labels < 0) | (labels >= classes)]
+            # One label a node: -1 stands where a graph has no more nodes.
+            outside = labels[(labels < (0 if labels.ndim < 2 else -1)) | (labels >= classes)]
             if len(outside):
                 raise InvalidValueError(
                     f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1})."
