@@ -14,7 +14,7 @@ from invertigo import attacks, data, models
 from invertigo.domains import Images
 from invertigo.federation import per_example_gradients, send, train_locally
 from invertigo.guards import DSNR, Inspector, Isolation, inspect_file
-from invertigo.guards.evaluation import Adversary, area, noisy, run
+from invertigo.guards.evaluation import Adversary, area, run
 from invertigo.guards.signals import signals_of
 from invertigo.guards.simulation import Setting, deal, federation
 from invertigo.types import (
@@ -300,8 +300,8 @@ def test_a_file_is_inspected_without_a_model(client):
 def test_an_honest_federation_raises_no_alarm_and_an_attacked_one_does():
     training = LocalTraining(sends="difference", learning_rate=0.2, epochs=1, batch_size=32)
     setting = Setting(clients=5, rounds=4, concentration=0.3, training=training)
-    world = federation(DIGITS, mlp, task, setting)
-    adversaries = [Adversary("imprint", "imprint", {}, noisy(0.01, permute=True)), Adversary("fish", "class_fishing")]
+    world = federation(task(mlp(torch.Generator().manual_seed(0))), DIGITS.batch(slice(None)), setting)
+    adversaries = [Adversary("imprint", "imprint", {"permute": True}), Adversary("fish", "class_fishing")]
     checks = list(run(world, Inspector(), adversaries, at=(0, 3)))
     honest, attacked = ([c for c in checks if bool(c.adversary) is kind] for kind in (False, True))
     assert len(honest) == 20
@@ -309,6 +309,8 @@ def test_an_honest_federation_raises_no_alarm_and_an_attacked_one_does():
     assert not [c for c in honest if c.flagged]
     assert all(c.flagged for c in attacked)
     assert honest[-1].loss < honest[0].loss
+    assert all(c.rebuilt > 0.3 > c.honest for c in attacked if c.adversary == "imprint")
+    assert all(c.rebuilt is None and c.behind < c.honest_behind for c in attacked if c.adversary == "fish")
     assert area([c.score for c in honest], [c.score for c in attacked]) == 1.0
 
 

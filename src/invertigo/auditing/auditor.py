@@ -17,6 +17,7 @@ from invertigo.auditing.case import (
     case_of_tape,
 )
 from invertigo.auditing.conclusion import compose
+from invertigo.auditing.guarded import measure_guard
 from invertigo.auditing.judge import Judge, baseline
 from invertigo.auditing.ladder import Rung
 from invertigo.auditing.lineup import as_batch, stand_in
@@ -197,7 +198,8 @@ def run_audit(
             case.defense, list(rounds.values()), reading, releases=releases, replaces_task=case.replaces_task
         )
     utility = None if case.trial is None or session.interrupted else measure_utility(case.trial, case.defense, seed)
-    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility)
+    guard = None if case.guarded is None or session.interrupted else measure_guard(case.guarded)
+    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility, guard)
 
 
 def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Round]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invertigo.auditing.graph_cases import graph_remarks, graph_step
+from invertigo.auditing.guarded import GuardTrial
 from invertigo.auditing.ladder import Rung, plan_ladder
 from invertigo.auditing.protection import make_defense
 from invertigo.auditing.record import FlagRecord
@@ -43,7 +44,8 @@ class Case:
     the adversary may use; `lineup` serves as decoys and baselines, and `borrowed` names the bundled set it comes from
     when it is not of the client's own kind. `task` is the one that `defense` has prepared, which `replaces_task` when
     it is another than the client began with; `releases` are sent for the same batch. `trial` is the training that
-    shows what the defense costs, `reader` a classifier that reads what was rebuilt.
+    shows what the defense costs, `reader` a classifier that reads what was rebuilt, `guarded` a federation in which
+    guards are measured.
     """
 
     task: Task
@@ -59,6 +61,7 @@ class Case:
     replaces_task: bool = False
     releases: int = 1
     trial: TrialRun | None = None
+    guarded: GuardTrial | None = None
     reader: Reader | None = None
     range_inferred: bool = False
     title: str = ""

@@ -16,6 +16,7 @@ from invertigo.auditing.case import Case
 from invertigo.auditing.environment import describe_environment
 from invertigo.auditing.evidence import Evidence
 from invertigo.auditing.flags import raise_flags
+from invertigo.auditing.guard_record import GuardRecord
 from invertigo.auditing.judge import Judge
 from invertigo.auditing.ladder import Rung, climb
 from invertigo.auditing.portfolio import Entry
@@ -54,6 +55,7 @@ def compose(
     command: str,
     defense: DefenseRecord | None = None,
     utility: UtilityRecord | None = None,
+    guard: GuardRecord | None = None,
 ) -> Audit:
     """Everything that was found, flagged and concluded, as the result of the audit."""
     domain, records = case.task.domain, session.records
@@ -82,6 +84,7 @@ def compose(
         baselines=[*judge.baselines.values(), *priors],
         defense=defense,
         utility=utility,
+        guard=guard,
         levels=levels,
         flags=flags,
         verdict=_verdict(case, levels, session, flags),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from invertigo.auditing.guard_record import GuardRecord
+
 Outcome = Literal["exact", "recognisable", "nothing"]
 """What became of one private example: rebuilt to rounding, rebuilt so that a person knows it, or not."""
 
@@ -203,6 +205,7 @@ class AuditRecord(_Record):
     baselines: list[BaselineRecord]
     defense: DefenseRecord | None = None
     utility: UtilityRecord | None = None
+    guard: GuardRecord | None = None
     levels: list[LevelRecord]
     flags: list[FlagRecord]
     verdict: VerdictRecord

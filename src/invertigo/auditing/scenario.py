@@ -151,6 +151,41 @@ class UtilitySection(_Section):
     undefended: bool = Field(True, description="Train without the defense too, for comparison.")
 
 
+class CampaignSection(BaseModel):
+    """An attack of a malicious server on guarded clients: a name, with any of the attack's settings beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    label: str = Field("", description="What the results call it; default: the attack's name and settings.")
+    drift: float | None = Field(None, gt=0, le=1, description="Share of the way to the crafted model, more each visit.")
+    visits: int = Field(1, ge=1, description="Rounds of the client that the attack goes on for, until it is noticed.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The attack's own."""
+        return dict(self.model_extra or {})
+
+
+class GuardedSection(_Section):
+    """A federation whose clients inspect what they receive, under an honest server and under attacks."""
+
+    clients: int = Field(10, ge=1, description="Clients that hold a part of the examples each.")
+    rounds: int = Field(12, ge=1, description="Rounds of federated averaging with the scenario's `local` training.")
+    participation: float = Field(1.0, gt=0, le=1, description="Share of the clients that take part in a round.")
+    dirichlet: float | None = Field(None, gt=0, description="Skew of the classes over the clients; null: alike.")
+    examples: int = Field(2000, ge=10, description="Examples at most; a fifth of them are public.")
+    probe: int = Field(64, ge=1, description="Own examples that a client inspects on, and that an attack is after.")
+    attacks: list[str | CampaignSection] = Field(default_factory=list, description="Attacks of a malicious server.")
+    at: list[Literal["first", "early", "middle", "last"]] = Field(
+        default_factory=lambda: ["first", "early", "middle", "last"], description="Rounds that attacks begin in."
+    )
+
+    @property
+    def campaigns(self) -> list[CampaignSection]:
+        """The attacks, each with a label of its own."""
+        return [CampaignSection.model_validate({"name": a}) if isinstance(a, str) else a for a in self.attacks]
+
+
 class NormaliseSection(_Section):
     """Channel means and deviations that the model's input is normalised with."""
 
@@ -171,6 +206,7 @@ class Scenario(_Section):
     adversary: AdversarySection = Field(default_factory=lambda: AdversarySection.model_validate({}))
     defense: str | DefenseSection | None = Field(None, description="A defense from `invertigo list defenses`.")
     utility: UtilitySection | None = Field(None, description="Measure what the defense costs in accuracy.")
+    guarded: GuardedSection | None = Field(None, description="Measure what guards notice in a simulated federation.")
     attacks: Literal["auto"] | list[str | AttackSection] = "auto"
     budget: float | str = "60s"
     dtype: Literal["float32", "float64"] = "float32"

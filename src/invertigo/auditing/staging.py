@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from invertigo import data, models
 from invertigo.auditing.case import Case, prepared
 from invertigo.auditing.graph_cases import check_reads, graph_domain, graph_remarks, known_fields, read_graphs
+from invertigo.auditing.guarded import GuardTrial, adversaries, moments
 from invertigo.auditing.lineup import as_batch
 from invertigo.auditing.protection import make_defense
 from invertigo.auditing.scenario import Scenario
@@ -23,6 +24,7 @@ from invertigo.data import GraphSet, ImageSet
 from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader, train_reader
 from invertigo.federation import train_locally
+from invertigo.guards.simulation import Setting
 from invertigo.types import Batch, ConfigurationError, Defense, InvalidValueError, LocalTraining, Task, check_fits
 
 TRAINING = LocalTraining(
@@ -72,6 +74,7 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None, de
         replaces_task=task is not plain,
         releases=scenario.adversary.releases,
         trial=trial,
+        guarded=_guarded(scenario, images.others(drawn), task),
         reader=_reader(scenario, images.others(drawn), domain),
         title=scenario.title,
         private=scenario.private if scenario.private is not None else not images.bundled,
@@ -127,6 +130,28 @@ def _trial(scenario: Scenario, images: ImageSet | GraphSet, plain: Task, task: T
         dirichlet=section.dirichlet,
         undefended=section.undefended,
     )
+
+
+def _guarded(scenario: Scenario, images: ImageSet | GraphSet, task: Task) -> GuardTrial | None:
+    """The federation in which guards are measured, on examples that are neither private nor, if possible, public."""
+    section = scenario.guarded
+    if section is None:
+        return None
+    if not isinstance(images, ImageSet):
+        raise ConfigurationError("`guarded` crafts models of images; leave it out for graphs.")
+    order = torch.randperm(len(images), generator=generator_for(scenario.seed, "public")).flip(0)[: section.examples]
+    setting = Setting(
+        clients=section.clients,
+        rounds=section.rounds,
+        participation=section.participation,
+        concentration=section.dirichlet,
+        training=scenario.local.build(),
+        probe=section.probe,
+        seed=scenario.seed,
+    )
+    examples = as_batch(_part(images, order.tolist()), task.domain).to(scenario.device, getattr(torch, scenario.dtype))
+    own = replace(task, model=copy.deepcopy(task.model))
+    return GuardTrial(own, examples, setting, adversaries(section.campaigns), moments(section.at, section.rounds))
 
 
 def _load(scenario: Scenario) -> ImageSet | GraphSet:

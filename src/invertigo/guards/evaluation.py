@@ -1,18 +1,16 @@
-"""How often guards cry wolf in honest federations, and how often they let an attacked update leave."""
+"""How often guards cry wolf in honest federations, and how soon they notice an attack."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from invertigo.attacks import registry as attacks
-from invertigo.attacks.active.passage import find_passage
-from invertigo.federation import observe, send, train_locally
+from invertigo.federation import observe, per_example_gradients, send, train_locally
 from invertigo.guards.inspector import Inspector
 from invertigo.guards.simulation import Federation, HonestRound
 from invertigo.types import (
@@ -22,36 +20,55 @@ from invertigo.types import (
     InvertigoError,
     Local,
     LocalTraining,
+    Observation,
     Plant,
     Received,
     Task,
 )
 
-Change = Callable[[Plant, Task, torch.Generator], Plant]
+TUNED_ON = frozenset({"imprint", "trap_weights", "quantile_bias", "geminio"})
+"""Attacks in whose view rules and constants were chosen: `row_tails` was scaled with a tenth of the rows crafted
+(quantile_bias), `loss_tail` was added after loss shaping (geminio) had passed. All others are held out."""
 GRADIENT = LocalTraining()
-EXACT = 40.0
-"""PSNR in dB from which an image counts as rebuilt."""
+"""What an attacked round asks for: one gradient of the probe batch, which every attack can read."""
+FEW, SAME = 1 / 8, 0.95
+"""An update is left to few when so small a part of the batch makes it up, to this cosine; an optimiser inverts that."""
+EXACT, LIKE = 40.0, 18.0
+"""PSNR in dB from which an image counts as rebuilt: by arithmetic, and by a decoder (Scale-MIA's own criterion)."""
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """An attack as a server uses it: its settings, and what an adaptive server changes about the plant."""
+    """A server's campaign against one client: an attack with its settings, for `visits` of the client's rounds.
+
+    With `drift` d, the k-th of these rounds sends a model that is min(1, k d) of the way from the honest to the planted
+    one. The campaign ends when the client notices.
+    """
 
     name: str
     attack: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    change: Change | None = None
-    adaptive: bool = False
+    drift: float | None = None
+    visits: int = 1
+
+    @property
+    def tuned(self) -> bool:
+        """Rules or constants of the guards were chosen with this attack in view."""
+        return self.attack in TUNED_ON
 
 
 @dataclass(frozen=True)
 class Check:
     """One inspection: of an honest model (`adversary` is empty) or of a planted one.
 
-    `score` is -log10 of the smallest p-value; `rebuilt` is the share of the batch that the attack got back.
+    `started` is the round in which the campaign began. `score` is -log10 of the smallest p-value. `rebuilt` is the
+    share of the batch that the attack reads back, `honest` the share that an honest server could read in this round.
+    Where reading back takes an optimiser, none is run: `rebuilt` is None, and `behind` the share of the batch that
+    makes up the update (`honest_behind`: of an honest one).
     """
 
     adversary: str
+    started: int
     round: int
     client: int
     decision: str
@@ -59,7 +76,10 @@ class Check:
     leaking: bool
     score: float
     rules: tuple[str, ...]
-    rebuilt: float = 0.0
+    rebuilt: float | None = None
+    honest: float = 0.0
+    behind: float | None = None
+    honest_behind: float | None = None
     isolated: float = 0.0
     loss: float = 0.0
     skipped: str = ""
@@ -69,6 +89,32 @@ class Check:
         """Something was said before the update left."""
         return self.decision != "pass"
 
+    @property
+    def missed(self) -> bool:
+        """The update left, and tells more than an honest round would."""
+        return not self.skipped and not self.flagged and self.harmful
+
+    @property
+    def harmful(self) -> bool:
+        """More can be read than in an honest round; by an optimiser, when fewer examples than usual are left in it."""
+        if self.rebuilt is not None:
+            return self.rebuilt > self.honest
+        usual = 1.0 if self.honest_behind is None else self.honest_behind
+        return self.behind is None or (self.behind <= FEW and self.behind < usual)
+
+
+@dataclass
+class _Campaign:
+    adversary: Adversary
+    started: int
+    client: int
+    history: History
+    visits: int = 0
+
+    @property
+    def over(self) -> bool:
+        return self.visits >= self.adversary.visits
+
 
 def run(
     world: Federation,
@@ -76,80 +122,147 @@ def run(
     adversaries: Sequence[Adversary] = (),
     *,
     at: Sequence[int] = (),
-    victims: int = 1,
-    rebuild: bool = True,
+    watched: int | None = None,
 ) -> Iterator[Check]:
-    """Every inspection of a simulated federation: each participant's of each honest model, and at the rounds `at`, of
-    every adversary's model by `victims` of the participants. Attacked rounds leave no trace in the honest run."""
+    """Every inspection of a simulated federation: each participant's of each honest model, and from each of the rounds
+    `at` on, of every adversary's model by one of the participants. Attacks leave no trace in the honest run.
+
+    Clients count their own rounds, as a Flower client does. `watched` clients inspect honest models; None is all.
+    """
     memory = {client: History() for client in range(world.setting.clients)}
+    campaigns: list[_Campaign] = []
     for turn in world.rounds():
-        for position, (client, update) in enumerate(turn.updates.items()):
+        if turn.number in at:
+            client = next(iter(turn.updates))
+            campaigns += [_Campaign(one, turn.number, client, memory[client]) for one in adversaries]
+        honest: dict[int, tuple[float, float | None]] = {}
+        for campaign in campaigns:
+            if campaign.client in turn.updates:
+                if campaign.client not in honest:
+                    honest[campaign.client] = _usual(world, turn, campaign.client)
+                yield _attacked(world, inspector, campaign, turn, *honest[campaign.client])
+        campaigns = [campaign for campaign in campaigns if not campaign.over]
+        for client, update in turn.updates.items():
+            if watched is not None and client >= watched:
+                continue
             local = Local(
                 task=world.task, batch=world.probe(client), training=world.setting.training, update=update,
-                round=turn.number,
+                round=len(memory[client].visits),
             )  # fmt: skip
-            if turn.number in at and position < victims:
-                for adversary in adversaries:
-                    yield attacked(world, inspector, adversary, turn, client, memory[client], rebuild=rebuild)
             verdict = inspector.inspect(Received(turn.state), memory[client], local)
             memory[client] = memory[client].add(verdict)
-            yield check("", turn.number, client, verdict)
+            yield check("", turn.number, turn.number, client, verdict)
 
 
-def attacked(
+def _attacked(
     world: Federation,
     inspector: Inspector,
-    adversary: Adversary,
+    campaign: _Campaign,
     turn: HonestRound,
-    client: int,
-    history: History,
-    *,
-    rebuild: bool = True,
+    honest: float,
+    honest_behind: float | None,
 ) -> Check:
-    """One client's inspection of what `adversary` sends instead of this round's model; one gradient is sent back."""
+    """The client's inspection of what the adversary sends instead of this round's model; one gradient is sent back."""
+    adversary, client = campaign.adversary, campaign.client
     generator = torch.Generator().manual_seed(1000 * turn.number + client)
     task, batch = world.on(turn.state), world.probe(client)
+    campaign.visits += 1
     try:
-        plant = planted(adversary, task, world.public, len(batch), generator)
+        plant = planted(adversary, task, world.public, len(batch), generator, visit=campaign.visits)
         crafted = send(task, plant)
         update = train_locally(crafted, batch, GRADIENT)
     except InvertigoError as error:
+        campaign.visits = adversary.visits
+        reason = " ".join(str(error).split())
         return Check(
-            adversary.name, turn.number, client, "pass", False, False, 0.0, (), skipped=" ".join(str(error).split())
+            adversary.name, campaign.started, turn.number, client, "pass", False, False, 0.0, (), skipped=reason
         )
-    local = Local(task=world.task, batch=batch, training=GRADIENT, update=update, round=turn.number)
-    verdict = inspector.inspect(Received(crafted.model.state_dict()), history, local)
-    share = rebuilt(adversary, task, plant, batch, world.public) if rebuild else 0.0
-    return check(adversary.name, turn.number, client, verdict, share)
+    local = Local(task=world.task, batch=batch, training=GRADIENT, update=update, round=len(campaign.history.visits))
+    verdict = inspector.inspect(Received(crafted.model.state_dict()), campaign.history, local)
+    campaign.history = campaign.history.add(verdict)
+    if verdict.decision != "pass":
+        campaign.visits = adversary.visits
+    share = rebuilt(adversary, task, plant, batch, world.public)
+    found = check(adversary.name, campaign.started, turn.number, client, verdict)
+    if share is None:
+        return replace(found, behind=behind(crafted, batch), honest=honest, honest_behind=honest_behind)
+    return replace(found, rebuilt=share, honest=honest)
 
 
-def planted(adversary: Adversary, task: Task, public: Batch, examples: int, generator: torch.Generator) -> Plant:
-    """What the adversary sends. Raises: RequirementError when the model has no place for the attack."""
+def planted(
+    adversary: Adversary, task: Task, public: Batch, examples: int, generator: torch.Generator, *, visit: int = 1
+) -> Plant:
+    """What the adversary sends at its `visit`-th round. Raises: RequirementError where the attack does not fit."""
     attack: Any = attacks.make(adversary.attack, **adversary.settings)
     plant = attack.plant(task, GRADIENT, public=public, num_examples=examples, clients=1, generator=generator)
-    return plant if adversary.change is None else adversary.change(plant, task, generator)
+    if adversary.drift is None:
+        return plant
+    share, own = min(1.0, visit * adversary.drift), task.model.state_dict()
+    return replace(plant, state={n: own[n] + share * (t - own[n]) for n, t in plant.state.items()})
 
 
-def rebuilt(adversary: Adversary, task: Task, plant: Plant, batch: Batch, public: Batch) -> float:
-    """Share of the batch that the adversary gets back at 40 dB or more; attacks that need an optimiser are not run."""
-    if not attacks[adversary.attack].exact:
-        return 0.0
-    seen = observe(task, batch, GRADIENT, level=5, public=public, plant=plant)
+def rebuilt(adversary: Adversary, task: Task, plant: Plant, batch: Batch, public: Batch) -> float | None:
+    """Share of the batch that the adversary gets back; None for attacks that need an optimiser, which is not run."""
     attack = attacks.make(adversary.attack, **adversary.settings)
+    if hasattr(attack, "iterations"):
+        return None
+    seen = observe(task, batch, GRADIENT, level=5, public=public, plant=plant)
+    return _read(attack, seen, batch, EXACT if attack.exact else LIKE)
+
+
+def readable(world: Federation, turn: HonestRound, client: int) -> float:
+    """Share of the client's probe batch that an honest server could read off one gradient of it, row by row.
+
+    The read-out is that of `quantile_bias`, which isolates examples in single rows, on the model as it is.
+    """
+    task, batch = world.on(turn.state), world.probe(client)
+    attack = attacks.make("quantile_bias")
+    as_it_is = Plant(attack.name, dict(task.model.named_parameters()))
+    seen = observe(task, batch, GRADIENT, level=5, public=world.public, plant=as_it_is)
+    return _read(attack, seen, batch, EXACT)
+
+
+def behind(task: Task, batch: Batch) -> float | None:
+    """Smallest share of the batch whose gradients, the longest first, point where the gradient of the batch points.
+
+    None where examples have no gradient of their own (BatchNorm).
+    """
+    try:
+        gradients = per_example_gradients(task, task.model, batch)
+    except InvertigoError:
+        return None
+    flat = torch.cat([g.flatten(1).double() for g in gradients.values()], 1)
+    products = flat @ flat.T
+    order = products.diagonal().argsort(descending=True)
+    products = products[order][:, order]
+    whole = products.sum().clamp_min(1e-300).sqrt()
+    to_whole = products.sum(1).cumsum(0)
+    own = products.cumsum(0).cumsum(1).diagonal().clamp_min(1e-300).sqrt()
+    enough = (to_whole / (own * whole) >= SAME).nonzero()[:, 0]
+    return (int(enough[0]) + 1 if len(enough) else len(batch)) / len(batch)
+
+
+def _usual(world: Federation, turn: HonestRound, client: int) -> tuple[float, float | None]:
+    """What an honest round would give away of the client: by arithmetic, and to an optimiser."""
+    return readable(world, turn, client), behind(world.on(turn.state), world.probe(client))
+
+
+def _read(attack: Any, seen: Observation, batch: Batch, enough: float) -> float:
     try:
         found = attack.reconstruct(seen, generator=torch.Generator().manual_seed(0))
     except InvertigoError:
         return 0.0
-    scores = task.domain.score(batch, found.fields).per_example["psnr"]
-    return float((torch.as_tensor(scores) >= EXACT).double().mean())
+    scores = seen.task.domain.score(batch, found.fields).per_example["psnr"]
+    return float((torch.as_tensor(scores) >= enough).double().mean())
 
 
-def check(adversary: str, round: int, client: int, verdict: GuardVerdict, share: float = 0.0) -> Check:
+def check(adversary: str, started: int, round: int, client: int, verdict: GuardVerdict) -> Check:
     """What is kept of a verdict."""
     p_values = [f.p_value for f in verdict.observed if f.p_value is not None]
     isolated = max((f.statistic for f in verdict.observed if f.rule in ("isolation", "bin_isolation")), default=0.0)
     return Check(
         adversary=adversary,
+        started=started,
         round=round,
         client=client,
         decision=verdict.decision,
@@ -157,7 +270,6 @@ def check(adversary: str, round: int, client: int, verdict: GuardVerdict, share:
         leaking=verdict.leaking,
         score=-math.log10(max(min(p_values, default=1.0), 1e-300)),
         rules=tuple(sorted({f.rule for f in verdict.findings})),
-        rebuilt=share,
         isolated=isolated,
         loss=verdict.figures.get("loss_level", 0.0),
     )
@@ -169,42 +281,3 @@ def area(honest: Sequence[float], attacked: Sequence[float]) -> float:
         return math.nan
     low, high = torch.tensor(honest), torch.tensor(attacked)
     return float(((high[:, None] > low).double() + 0.5 * (high[:, None] == low).double()).mean())
-
-
-def noisy(relative: float, permute: bool = False) -> Change:
-    """Noise of `relative` times each crafted matrix's own deviation, and rows in another order."""
-
-    def change(plant: Plant, task: Task, generator: torch.Generator) -> Plant:
-        state = {name: _jittered(tensor, relative, generator) for name, tensor in plant.state.items()}
-        return replace(plant, state=_permuted(state, task, generator) if permute else state)
-
-    return change
-
-
-def partly(share: float) -> Change:
-    """A step of `share` of the way from the honest model to the planted one (slow drift)."""
-
-    def change(plant: Plant, task: Task, generator: torch.Generator) -> Plant:
-        own = {**dict(task.model.named_parameters()), **dict(task.model.named_buffers())}
-        mixed = {n: own[n].detach() + share * (t - own[n].detach()) for n, t in plant.state.items()}
-        return replace(plant, state=mixed)
-
-    return change
-
-
-def _jittered(tensor: Tensor, relative: float, generator: torch.Generator) -> Tensor:
-    if tensor.ndim < 2:
-        return tensor
-    size = tensor.square().mean().sqrt()
-    return tensor + relative * size * torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-
-
-def _permuted(state: dict[str, Tensor], task: Task, generator: torch.Generator) -> dict[str, Tensor]:
-    """Rows of the planted hidden layer and the columns that read them, in another order."""
-    passage = find_passage(task, GRADIENT.mode)
-    order = torch.randperm(len(state[passage.bias]), generator=generator)
-    weight = passage.layer.weight_name
-    state = {**state, weight: state[weight][order], passage.bias: state[passage.bias][order]}
-    if passage.consumer in state:
-        state[passage.consumer] = state[passage.consumer][:, order]
-    return state

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from invertigo.data import ImageSet
 from invertigo.federation import aggregate, train_locally
 from invertigo.types import Batch, InvalidValueError, LocalTraining, Task, Update
 
@@ -69,14 +68,24 @@ class Federation:
             yield HonestRound(number, state, updates)
             mean = aggregate(list(updates.values()), [len(self.parts[c]) for c in updates])
             step = 1.0 if setting.training.sends == "difference" else -setting.training.learning_rate
-            moved = {name: state[name] + step * tensor for name, tensor in mean.tensors.items()}
-            state = {**state, **dict(mean.buffers or {}), **moved}
+            state = self._moved(state, mean, step)
 
     def on(self, state: dict[str, Tensor]) -> Task:
         """The task with a copy of its model that holds `state`."""
         model = copy.deepcopy(self.task.model)
         model.load_state_dict(state)
         return replace(self.task, model=model)
+
+    def _moved(self, state: dict[str, Tensor], mean: Update, step: float) -> dict[str, Tensor]:
+        """Through a model, so that a parameter with two names moves under both."""
+        model = self.on(state).model
+        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            for name, tensor in mean.tensors.items():
+                named[name].add_(step * tensor)
+            for name, tensor in (mean.buffers or {}).items():
+                named[name].copy_(tensor)
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     def probe(self, client: int) -> Batch:
         """The client's probe batch."""
@@ -87,27 +96,22 @@ class Federation:
         return part.select(torch.randperm(len(part), generator=generator))
 
 
-def federation(
-    images: ImageSet, build: Callable[[torch.Generator], nn.Module], task: Callable[[nn.Module], Task], setting: Setting
-) -> Federation:
-    """Deal `images` out: a fifth is public, the rest goes to the clients.
+def federation(task: Task, examples: Batch, setting: Setting) -> Federation:
+    """Deal labelled `examples` out: a fifth is public, the rest goes to the clients, who start from the task's model.
 
     Raises: InvalidValueError when a client would get fewer than two examples.
     """
     generator = torch.Generator().manual_seed(setting.seed)
-    order = torch.randperm(len(images), generator=generator)
+    order = torch.randperm(len(examples), generator=generator)
     cut = len(order) // 5
-    parts = deal(images.labels[order[cut:]], setting.clients, setting.concentration, generator)
+    labels = examples[task.domain.target]
+    parts = deal(labels[order[cut:]], setting.clients, setting.concentration, generator)
     if min(map(len, parts)) < 2:
         raise InvalidValueError(
             f"{len(order) - cut} examples are too few for {setting.clients} clients: one would have less than two."
         )
-    return Federation(
-        setting,
-        task(build(generator)),
-        tuple(images.batch(order[cut:][part]) for part in parts),
-        images.batch(order[:cut]),
-    )
+    dealt = tuple(examples.select(order[cut:][part]) for part in parts)
+    return Federation(setting, task, dealt, examples.select(order[:cut]))
 
 
 def deal(labels: Tensor, clients: int, concentration: float | None, generator: torch.Generator) -> list[Tensor]:

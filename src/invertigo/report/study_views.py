@@ -13,6 +13,7 @@ from invertigo.auditing.record import MetricRecord
 from invertigo.report.charts import SERIES, Forest, Heat, Panel, forest, heat, lines, scatter
 from invertigo.report.files import RESULT, load
 from invertigo.report.frontier import FrontierView, frontier_view
+from invertigo.report.guarded import GuardView, guard_view
 from invertigo.report.numbers import number
 from invertigo.report.pictures import Exposed, exposed
 from invertigo.report.tables import leaked_order, strongest
@@ -93,6 +94,7 @@ class StudyView:
     figures: tuple[Figure, ...]
     utility: Panel | None
     frontier: FrontierView | None
+    guarded: GuardView | None
     samples: tuple[Sample, ...]
     more_points: int
     cells: tuple[CellView, ...]
@@ -119,6 +121,7 @@ def study_view(
     records = [result.record for result in results if result.record is not None]
     metric = records[0].metrics[0] if records else None
     drawn = frontier_of(results)  # of a study of defenses alone, it says more than a heat map
+    guarded = guard_view(results)  # as it does of a study of guards
     folders = {result.key: _folder(found, result, page) for result in results}
     samples, more = ([], 0) if redact else _samples(found, folders, include_originals)
     return StudyView(
@@ -127,9 +130,12 @@ def study_view(
         axes={axis: tuple(map(label, values)) for axis, values in axes_of(results).items()},
         metric=metric,
         claims=tuple(Judged(claim, _SIGNS[claim.status], forest(claim)) for claim in found.claims),
-        figures=tuple(_figures(results, metric)) if metric and not (drawn and set(axes_of(results)) == {AXIS}) else (),
+        figures=tuple(_figures(results, metric))
+        if metric and not guarded and not (drawn and set(axes_of(results)) == {AXIS})
+        else (),
         utility=_privacy_utility(results, metric, utility or {}) if metric else None,
         frontier=frontier_view(drawn),
+        guarded=guarded,
         samples=tuple(samples),
         more_points=more,
         cells=tuple(_cell(result, metric, folders[result.key]) for result in results),

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.studies.guard_values import GUARD, read_guard
 from invertigo.studies.slices import plain
 from invertigo.studies.values import AGGREGATES, CLIENT, COUNTS, Value, best_guess, read, read_attack, strongest
 from invertigo.types.errors import InvalidValueError
@@ -74,6 +75,11 @@ def example_frame(results: Iterable[CellResult]) -> Frame:
     return _frame(_example_rows(results))
 
 
+def guard_frame(results: Iterable[CellResult]) -> Frame:
+    """A row for every adversary of every guarded federation, with each value that a claim can name."""
+    return _frame(_guard_rows(results))
+
+
 def timing_frame(results: Iterable[CellResult]) -> Frame:
     """What varies from run to run: seconds, why an attack stopped, when. Kept out of the other frames."""
     return _frame(_timing_rows(results))
@@ -90,6 +96,8 @@ def frame_files(results: Sequence[CellResult], *, parquet: bool | None = None) -
     wanted = find_spec("pyarrow") is not None if parquet is None else parquet
     frames = {"results": attack_frame(results), "examples": example_frame(results)}
     files = {f"{name}.csv": frame.csv() for name, frame in frames.items()}
+    if any(result.record and result.record.guard for result in results):
+        files["guard.csv"] = guard_frame(results).csv()
     files |= {f"{name}.parquet": frame.parquet() for name, frame in frames.items()} if wanted else {}
     return files | {"timings.csv": timing_frame(results).csv()}
 
@@ -147,6 +155,17 @@ def _example_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
                 yield row | ({"rank": attack.ranks[i], "decoys": attack.decoys} if attack.ranks else {})
 
 
+def _guard_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
+    for result in results:
+        guard = result.record.guard if result.record else None
+        if guard is None:
+            continue
+        for one in guard.adversaries:
+            row = _identity(result) | {"adversary": one.name, "attack.name": one.attack, "tuned": one.tuned}
+            values = {name: read_guard(guard, name, one.name) for name in GUARD}
+            yield row | {n: v if isinstance(v, float) else None for n, v in values.items()} | {"reason": one.skipped}
+
+
 def _timing_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
     for result in results:
         record = result.record
@@ -188,7 +207,7 @@ def _order(row: Mapping[str, Scalar]) -> tuple[tuple[int, float, str], ...]:
     return tuple(_rank(row.get(name)) for name in [*axes, *_PRECEDENCE])
 
 
-_PRECEDENCE = ["seed", "block", "cell", "attack.level", "attack.name", "attack.informed", "example"]
+_PRECEDENCE = ["seed", "block", "cell", "attack.level", "attack.name", "attack.informed", "example", "adversary"]
 
 
 def _rank(value: Scalar) -> tuple[int, float, str]:

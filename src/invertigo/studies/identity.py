@@ -12,6 +12,9 @@ DIGITS = 24
 PROSE = frozenset({"title", "description", "expect", "compare", "budget"})
 """Keys that change no result. A cell that its budget would cut short fails instead, so the budget is one of them."""
 
+LATER = frozenset({"guarded"})
+"""Sections that scenarios did not always have. Without a value they change no result, and do not change a key."""
+
 
 def canonical(value: Any) -> str:
     """The one JSON text of plain data: keys sorted, no spaces, NaN refused."""
@@ -20,7 +23,8 @@ def canonical(value: Any) -> str:
 
 def key_of(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     """Hash of a resolved configuration, without its prose, and of the versions of everything that it names."""
-    substance = {name: value for name, value in config.items() if name not in PROSE}
+    unused = {name for name in LATER if config.get(name) is None}
+    substance = {name: value for name, value in config.items() if name not in PROSE | unused}
     return digest(canonical([substance, versions]).encode())[:DIGITS]
 
 

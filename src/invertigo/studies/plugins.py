@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from invertigo import attacks, data, defenses, models
+from invertigo.auditing.guarded import adversaries
+from invertigo.auditing.scenario import GuardedSection
 from invertigo.data.locate import places
 from invertigo.models.building import check_options
 from invertigo.studies.identity import canonical, digest
-from invertigo.types import ConfigurationError, InvertigoError
+from invertigo.types import ConfigurationError, InvertigoError, Requirement
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Plugins:
             self._once("model", config["model"], _check_model)
             self._once("data", config["data"]["name"], _check_data)
             defense = self._once("defense", config["defense"], _defense)
+            self._once("guarded", config.get("guarded"), _check_guarded)
             return {**config, "attacks": self._once("attacks", config["attacks"], _explicit), "defense": defense}
         except InvertigoError as error:
             raise type(error)(f"{error} (at {where})" if where else str(error)) from error
@@ -45,6 +48,7 @@ class Plugins:
         found |= self._once("version of model", config["model"], _model_versions)
         found |= self._once("version of data", config["data"]["name"], _data_versions)
         found |= self._once("version of defense", config["defense"], _defense_versions)
+        found |= self._once("version of guarded", config.get("guarded"), _guarded_versions)
         return found
 
     def _once(self, what: str, value: Any, read: Any) -> Any:
@@ -91,6 +95,18 @@ def _defense(wanted: Any) -> dict[str, Any] | None:
     return section
 
 
+def _check_guarded(section: Mapping[str, Any] | None) -> None:
+    """Every attack on the guarded clients is there, plants a model, and has the settings it is given."""
+    if section is None:
+        return
+    for one in adversaries(GuardedSection.model_validate(section).campaigns):
+        if Requirement.CRAFTED_MODEL not in attacks.make(one.attack, **one.settings).requires:
+            raise ConfigurationError(
+                f"guarded.attacks names '{one.attack}', which reads what an honest server gets; a guard can only "
+                "notice an attack that crafts the model."
+            )
+
+
 def _check_model(section: Mapping[str, Any]) -> None:
     if section["weights"] and not Path(section["weights"]).is_file():
         raise ConfigurationError(f"There is no weights file {section['weights']}; check model.weights.")
@@ -122,6 +138,11 @@ def _defense_versions(wanted: Any) -> dict[str, str]:
         return {}
     name = wanted if isinstance(wanted, str) else wanted["name"]
     return _of_modules({f"defense {name}": defenses.registry[name].__module__})
+
+
+def _guarded_versions(section: Mapping[str, Any] | None) -> dict[str, str]:
+    wanted = GuardedSection.model_validate(section).campaigns if section else []
+    return _attack_versions([{"name": one.name} for one in wanted])
 
 
 def _model_versions(section: Mapping[str, Any]) -> dict[str, str]:

@@ -12,11 +12,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from invertigo.auditing.record import MetricRecord
+from invertigo.studies.guard_values import GUARD, adversaries
 from invertigo.studies.slices import RECORDED, axes_of, check_axes, coordinate, label, plain, reading, select
 from invertigo.studies.values import parse_value
 from invertigo.types.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from invertigo.auditing.guard_record import AdversaryRecord
     from invertigo.studies.store import CellResult
 
 Format = Literal["markdown", "csv", "latex"]
@@ -113,7 +115,7 @@ def build_table(
         value=str(parse_value(value)),
         unit=_unit(results, value),
         averaged=tuple(a for a, v in axes_of(results).items() if len(v) > 1 and a not in {*axes, *where}),
-        strongest=any(len(_spoken(result, [*axes, *where])) > 1 for result in results),
+        strongest=value not in GUARD and any(len(_spoken(result, [*axes, *where])) > 1 for result in results),
     )
 
 
@@ -122,20 +124,27 @@ def _places(
 ) -> dict[tuple[str, ...], list[float | None]]:
     """The readings of each place, in the order of the study."""
     found: dict[tuple[str, ...], list[float | None]] = {}
-    ways = _recorded_ways(results, axes)
+    guarded = value in GUARD
+    ways = _recorded_ways(results, axes, guarded)
     for result in select(results, where):
-        for way in (way for way in ways if _tried(result, way)):
+        for way in (way for way in ways if _tried(result, way, guarded)):
             key = tuple(label(way[axis] if axis in way else coordinate(result, axis)) for axis in axes)
             found.setdefault(key, []).append(reading(result, parse_value(value), {**where, **way}).number)
     return found
 
 
-def _recorded_ways(results: Sequence[CellResult], axes: Sequence[str]) -> list[dict[str, Any]]:
-    """Every combination of attack and rung that the audits recorded, of those that the table asks for."""
+def _recorded_ways(results: Sequence[CellResult], axes: Sequence[str], guarded: bool) -> list[dict[str, Any]]:
+    """Every combination of attack and rung that the audits recorded, of those that the table asks for.
+
+    For a value of a guard, the attacks are the adversaries of the guarded federation.
+    """
     known = axes_of(results)
     wanted = [axis for axis in RECORDED if axis in axes and axis not in known]
     ways: dict[str, dict[str, Any]] = {}
     for result in results:
+        if guarded and wanted == ["attack"]:
+            ways |= {plain(one.name): {"attack": one.name} for one in _adversaries(result)}
+            continue
         for one in result.record.attacks if result.record else ():
             way = {axis: getattr(one, axis) for axis in wanted}
             ways.setdefault(plain(way), way)
@@ -148,10 +157,16 @@ def _spoken(result: CellResult, axes: Sequence[str]) -> set[tuple[Any, ...]]:
     return {tuple(getattr(one, axis) for axis in RECORDED if axis not in axes) for one in ran}
 
 
-def _tried(result: CellResult, way: Mapping[str, Any]) -> bool:
+def _adversaries(result: CellResult) -> list[AdversaryRecord]:
+    return adversaries(result.record.guard) if result.record and result.record.guard else []
+
+
+def _tried(result: CellResult, way: Mapping[str, Any], guarded: bool) -> bool:
     """A cell that was audited stands only where it tried an attack; one that was not stands everywhere, lacking."""
     if result.record is None or not way:
         return True
+    if guarded and set(way) == {"attack"}:
+        return any(one.name == way["attack"] for one in _adversaries(result))
     return any(all(getattr(one, axis) == value for axis, value in way.items()) for one in result.record.attacks)
 
 

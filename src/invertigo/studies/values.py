@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from invertigo.auditing.record import AttackRecord, AuditRecord, BaselineRecord, MetricRecord
+from invertigo.studies.guard_values import GUARD, read_guard
 from invertigo.types.errors import ConfigurationError, did_you_mean
 
 AGGREGATES = ("mean", "median", "worst", "best")
@@ -59,14 +60,14 @@ class Reading:
 
 def parse_value(text: str) -> Value:
     """`metric.aggregate`, a bare metric (its mean), or one of COUNTS. Raises: ConfigurationError."""
-    if text in COUNTS or text in CLIENT:
+    if text in COUNTS or text in CLIENT or text in GUARD:
         return Value(text)
     name, _, aggregate = text.partition(".")
     if not name.isidentifier() or (aggregate and aggregate not in AGGREGATES):
-        near = did_you_mean(text, [*COUNTS, *CLIENT, *(f"{name}.{a}" for a in AGGREGATES)])
+        near = did_you_mean(text, [*COUNTS, *CLIENT, *GUARD, *(f"{name}.{a}" for a in AGGREGATES)])
         raise ConfigurationError(
             f"'{text}' is no value of a cell.{near} Write metric.aggregate with {', '.join(AGGREGATES)}, "
-            f"or one of {', '.join([*COUNTS, *CLIENT])}."
+            f"or one of {', '.join([*COUNTS, *CLIENT, *GUARD])}."
         )
     return Value(name, aggregate or "mean")
 
@@ -93,13 +94,17 @@ def strongest(
 
 
 def read(record: AuditRecord, value: Value, *, attack: Any = None, level: Any = None, informed: Any = None) -> Reading:
-    """`value` of the strongest attack in question, or of the client; arguments as in `strongest`.
+    """`value` of the strongest attack in question, of the client, or of its guard; arguments as in `strongest`.
+
+    For a guard, `attack` is the label or the attack of an adversary, or a list of them.
 
     Raises: ConfigurationError for a metric nobody reports.
     """
     _check_metric(record, value)
     if value.name in CLIENT:
         return _of_client(record, value.name)
+    if value.name in GUARD:
+        return _of_guard(record, value.name, attack)
     chosen = strongest(record, attack=attack, level=level, informed=informed)
     if chosen is None:
         return Reading(None, reason=_why_none(record, attack, level, informed))
@@ -153,6 +158,11 @@ def _of_client(record: AuditRecord, name: str) -> Reading:
     return _known(getattr(defense, name.removeprefix("defense.")), "the releases were not measured")
 
 
+def _of_guard(record: AuditRecord, name: str, attack: Any) -> Reading:
+    found = read_guard(record.guard, name, attack) if record.guard else "the scenario has no guarded federation"
+    return Reading(None, reason=found) if isinstance(found, str) else Reading(found)
+
+
 def _why_none(record: AuditRecord, attack: Any, level: Any, informed: Any) -> str:
     asked = [one for one in record.attacks if _asked(record, one, attack, level, informed)]
     if asked:
@@ -164,7 +174,7 @@ def _why_none(record: AuditRecord, attack: Any, level: Any, informed: Any) -> st
 
 def _check_metric(record: AuditRecord, value: Value) -> None:
     known = [metric.name for metric in record.metrics]
-    options = [*known, *COUNTS, *CLIENT]
+    options = [*known, *COUNTS, *CLIENT, *GUARD]
     if value.name not in options:
         raise ConfigurationError(
             f"No cell reports '{value.name}'.{did_you_mean(value.name, options)} Known: {', '.join(options)}."
