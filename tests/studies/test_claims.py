@@ -101,6 +101,14 @@ def test_a_missing_a_failed_and_a_refused_cell_make_it_inconclusive_with_the_rea
     assert judge_claim(compare(), whole[6:][:0] or [whole[0]]).status == "inconclusive"
 
 
+def test_many_cells_without_a_value_for_one_reason_are_told_once():
+    missing = [cell({"trained": side}, 0) for side in ("no", "yes") for _ in range(9)]
+    found = judge([compare()], missing)[0]
+    assert found.reason.count("not computed yet") == 2
+    assert "9 of 9 cells have no value" in found.reason
+    assert " more" not in found.reason
+
+
 def test_one_pair_of_cells_is_compared_by_example():
     def psnr(seed: int, trained: str) -> list[float]:
         return [10.0, 20.0, 30.0, 41.0] if trained == "yes" else [12.0, 22.5, 32.0, 43.0]

@@ -251,8 +251,9 @@ def _unread(read: Iterable[tuple[CellResult, Reading]]) -> Doubts:
     reasons = [f"{place(cell)} ({one.reason})" for cell, one in cells if one.number is None]
     if not reasons:
         return []
-    rest = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-    return [f"{len(reasons)} of {len(cells)} cells have no value: {'; '.join(reasons[:_SHOWN])}{rest}"]
+    told = list(dict.fromkeys(reasons))  # cells that differ in their private examples only have the same name
+    rest = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return [f"{len(reasons)} of {len(cells)} cells have no value: {'; '.join(told[:_SHOWN])}{rest}"]
 
 
 def _say(where: Mapping[str, Any]) -> str:
@@ -266,7 +267,7 @@ def _figures(step: Finding) -> str:
 
 
 def _reason(finding: Finding) -> str:
-    doubts = [doubt[:1].upper() + doubt[1:] + "." for doubt in finding.doubts]
+    doubts = [doubt[:1].upper() + doubt[1:] + "." for doubt in dict.fromkeys(finding.doubts)]
     if not doubts and finding.status == "inconclusive" and not finding.steps:
         doubts = [f"The interval has {finding.bound:g} inside it."]
     elif not doubts and finding.status == "inconclusive":
