@@ -178,7 +178,7 @@ def test_moments_of_a_federation():
 
 def test_the_packaged_study_covers_what_it_says():
     cells = expand(load_study("detectability"), "cpu")
-    assert len(cells) == 16
+    assert len(cells) == 12
     assert {c.coordinates["labels"] for c in cells} == {"even", "Dirichlet 0.3"}
     names = {one["name"] for one in cells[0].config["guarded"]["attacks"]}
     assert {"imprint", "quantile_bias", "geminio", "loki", "scale_mia", "class_fishing"} <= names
