@@ -1,14 +1,16 @@
 """Graphs rebuilt from one gradient: how many exactly, how many up to a listed class, and at what cost, by size.
 
     python benchmarks/grain.py [--data tox21|citeseer|imdb|drugs] [--model gcn|gat] [--layers 2|3] [--batch 1..4]
-        [--graphs 100] [--seconds 60] [--hidden 300] [--noise 1e-9] [--a-bin 3]
+        [--graphs 100] [--seconds 60] [--hidden 300] [--noise 1e-9] [--a-bin 3] [--head mean|nodes|pooled]
 
 Random graphs of all sizes where the set is found (`INVERTIGO_DATA`), else bundled drugs; standardised one-hot
 features, float32 gradients of an untrained network, unknown size and label. `--a-bin` takes as many graphs from each
 of the paper's bins. `exact`: the graph returned is the true one. `in class`: it is another one, and the true one is in
 the list of graphs with the same gradient. `other`: it has the same gradient, and the true one is not listed. A batch
 counts once, by its worst graph, in the bin of its largest. `--noise` adds normal noise of that standard deviation, in
-units of the gradient's root mean square, of which the attack is told. CPU seconds are those of one thread.
+units of the gradient's root mean square, of which the attack is told. `--head`: the mean of every node's answer, an
+answer for every node (whose labels are drawn at random), or the answer to the mean embedding. CPU seconds are those
+of one thread.
 """
 
 from __future__ import annotations
@@ -91,6 +93,8 @@ def attacked(
 ) -> Outcome:
     """Observe the gradient of one batch and rebuild it."""
     batch = graphs.batch(numbers, domain)
+    if chosen.head == "nodes":
+        batch = with_node_labels(batch, graphs.num_classes, numbers[0])
     task = models.graph_task(model, domain, graphs.num_classes)
     observation = observe(task, batch, LocalTraining(mode="eval"), level=ThreatLevel.INFERENCE_MODE)
     observation = replace(observation, knowledge=replace(observation.knowledge, labels=None))
@@ -104,6 +108,13 @@ def attacked(
     if chosen.verbose:
         print(numbers, len(graphs.graphs[numbers[0]]), outcome, f"{spent:.2f}", found.notes[0], flush=True)
     return Outcome(max(len(graphs.graphs[i]) for i in numbers), outcome, found.certificate.kind, spent)
+
+
+def with_node_labels(batch: Batch, classes: int, seed: int) -> Batch:
+    """The batch with a label drawn for every node, -1 for padding."""
+    shape = batch["present"].shape
+    labels = torch.randint(0, classes, shape, generator=torch.Generator().manual_seed(seed))
+    return Batch({**batch.fields, "labels": labels.where(batch["present"], -1)})
 
 
 def noisy(observation: Observation, level: float, seed: int) -> tuple[Observation, float]:
@@ -139,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="tox21")
     parser.add_argument("--model", default="gcn", choices=("gcn", "gat"))
+    parser.add_argument("--head", default="mean", choices=("mean", "nodes", "pooled"))
     parser.add_argument("--layers", type=int, default=2, choices=(2, 3))
     parser.add_argument("--batch", type=int, default=1, choices=(1, 2, 3, 4))
     for name, default in (("graphs", 100), ("hidden", 300), ("seed", 7), ("a-bin", 0)):
@@ -152,12 +164,15 @@ def main() -> None:
     model = models.build(
         chosen.model, input_shape=(domain.nodes, domain.width), num_classes=graphs.num_classes,
         generator=torch.Generator().manual_seed(0), hidden=chosen.hidden, layers=chosen.layers,
+        level="node" if chosen.head == "nodes" else "graph",
     )  # fmt: skip
+    model.pool_first = chosen.head == "pooled"
     if chosen.noise:
         model = model.double()
     starts = range(0, len(graphs) - chosen.batch + 1, chosen.batch)
     outcomes = [attacked(graphs, [*range(s, s + chosen.batch)], domain, model, chosen) for s in starts]
-    print(f"{graphs.name}, {chosen.model}, {chosen.layers} layers of {chosen.hidden}, batches of {chosen.batch}")
+    told = f"{chosen.layers} layers of {chosen.hidden}, head {chosen.head}, batches of {chosen.batch}"
+    print(f"{graphs.name}, {chosen.model}, {told}")
     print("| nodes | batches | exact | in class | other | partial | called exact | median s | max s |")
     print("|---|---|---|---|---|---|---|---|---|")
     for low, high in BINS.get(graphs.name, MOLECULES):

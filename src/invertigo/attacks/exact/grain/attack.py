@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial as partial_of
 from math import gcd
 from typing import ClassVar
 
@@ -18,8 +19,10 @@ from invertigo.attacks.exact.grain.certificate import certify, certify_batch, de
 from invertigo.attacks.exact.grain.chemistry import AROMATIC, is_molecular, possible_atoms
 from invertigo.attacks.exact.grain.counts import whole_numbers
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, equivalent_graphs
+from invertigo.attacks.exact.grain.node_certificate import labelled
 from invertigo.attacks.exact.grain.nodes import TooMany
 from invertigo.attacks.exact.grain.pipeline import MOST_SPLITS, Evidence, gather, read_rows, split
+from invertigo.attacks.exact.grain.pooled_counts import gather_pool
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
 from invertigo.attacks.exact.grain.vertices import MANY
 from invertigo.attacks.registry import register
@@ -120,7 +123,8 @@ class Grain:
                 "The read-out's last layer has no bias in this update; its gradient tells how far the graph's answer "
                 "is from its label, without which nodes cannot be counted."
             )
-        full = [number for number, space in enumerate(anatomy.spans) if space.full and number]
+        pooled = anatomy.model.pool_first
+        full = [number for number, space in enumerate(anatomy.spans) if space.full and number and not pooled]
         if full:
             width = anatomy.spans[full[0]].rank
             reason = (
@@ -132,18 +136,12 @@ class Grain:
             for likely, singular, distinct in self._attempts(domain, anatomy):
                 evidence = Evidence(domain, likely, singular, distinct)
                 try:
-                    gather(
-                        anatomy,
-                        evidence,
-                        budget,
-                        most_degree=self.most_degree,
-                        most_nodes=self.most_nodes,
-                        scores=scores if (observation.num_examples or 1) == 1 else None,
-                        tolerance=self.tolerance,
-                    )
+                    reason = self._gather(observation, anatomy, evidence, budget, scores)
                 except TooMany as error:
                     reason = f"There are too many candidates: {error}."
                     continue
+                if reason:
+                    break
                 recovery = self._search(observation, anatomy, evidence, budget)
                 if recovery is not None:
                     return recovery
@@ -152,11 +150,25 @@ class Grain:
             reason = f"The budget ended after {error}."
         return partial(anatomy, evidence, budget, reason)
 
+    def _gather(
+        self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget, scores: Tensor
+    ) -> str:
+        """Fill the evidence; why the read-out tells too little, or nothing."""
+        most = {"most_degree": self.most_degree, "most_nodes": self.most_nodes}
+        if anatomy.model.pool_first:
+            return gather_pool(anatomy, evidence, budget, scores, **most)
+        alone = anatomy.model.level == "graph" and (observation.num_examples or 1) == 1
+        gather(anatomy, evidence, budget, scores=scores if alone else None, tolerance=self.tolerance, **most)
+        return ""
+
     def _search(
         self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget
     ) -> GraphRecovery | None:
         """What the evidence gives, or None."""
         graphs = observation.num_examples or 1
+        if anatomy.model.level == "node":
+            realise = partial_of(self._realise, evidence, budget=budget)
+            return labelled(observation, anatomy, evidence, realise, self.most_nodes, self._slack(anatomy), budget)
         if graphs == 1:
             found = self._list(anatomy, evidence, budget)
             if found is None or not len(found):
@@ -272,11 +284,4 @@ def precise_model(observation: Observation) -> GraphNetwork:
             f"Attack 'grain' reads GCN and GAT networks, not a {type(model).__name__}; a PyTorch Geometric model of "
             "GCNConv and GATConv layers is read through invertigo.models.from_geometric."
         )
-    if model.pool_first:
-        raise RequirementError(
-            "This model averages the node embeddings before its read-out, so no gradient shows the rows of single "
-            "nodes after the last layer; attack 'grain' needs a read-out of every node."
-        )
-    if model.level == "node":
-        raise RequirementError("Attack 'grain' counts nodes in a graph's one answer; this model answers every node.")
     return in_double(model, observation.parameters)

@@ -169,7 +169,10 @@ def certify_batch(
 
 
 def gradient_distance(
-    observation: Observation, anatomy: Anatomy, graphs: Sequence[Mapping[str, Tensor]], labels: Sequence[int]
+    observation: Observation,
+    anatomy: Anatomy,
+    graphs: Sequence[Mapping[str, Tensor]],
+    labels: Sequence[int] | Sequence[Sequence[int]],
 ) -> float:
     """Relative distance between the gradient of these graphs and the observed one."""
     named = dict(anatomy.model.named_parameters())
@@ -197,18 +200,27 @@ def stacked(graphs: Sequence[Mapping[str, Tensor]], places: int) -> dict[str, Te
     return {"features": features, "adjacency": adjacency, "present": present}
 
 
+def node_labels(labels: Sequence[Sequence[int]], places: int = 0) -> Tensor:
+    """Labels (graph, node), with -1 where a graph has no more nodes."""
+    places = max(places, *map(len, labels))
+    return torch.tensor([[*row, *[-1] * (places - len(row))] for row in labels])
+
+
 def describe(name: str, observation: Observation, recovery: GraphRecovery, seconds: float) -> Reconstruction:
     """The reconstruction, padded as the domain pads, with its certificate and what that means in words."""
     domain, like = observation.task.domain, next(iter(observation.parameters.values()))
     assert isinstance(domain, Graphs)
-    graphs = recovery.alternatives if recovery.parts else recovery.alternatives[:1]
+    several = recovery.parts or len(recovery.node_labels) > 1
+    graphs = recovery.alternatives if several else recovery.alternatives[:1]
     fields = {
         key: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
         for key, tensor in stacked(graphs, domain.nodes).items()
     }
     known = observation.knowledge.labels
     read = recovery.labels or (() if recovery.label is None else (recovery.label,))
-    if read:
+    if recovery.node_labels:
+        fields["labels"] = node_labels(recovery.node_labels, fields["present"].shape[1]).to(like.device)
+    elif read:
         fields["labels"] = torch.tensor(read, device=like.device)
     elif known is not None and len(known) == len(graphs):
         fields["labels"] = known
@@ -218,7 +230,7 @@ def describe(name: str, observation: Observation, recovery: GraphRecovery, secon
         objective=recovery.gradient_distance,
         stopped={"exact": "exact", "equivalent": "exact"}.get(recovery.kind, "budget"),
         seconds=seconds,
-        labels_inferred=known is None and bool(read),
+        labels_inferred=known is None and bool(read or recovery.node_labels),
         notes=words(recovery),
         certificate=recovery,
     )

@@ -27,6 +27,7 @@ class GraphRecovery:
         stages: CPU seconds of each stage; candidates: what passed each stage.
         labels, parts: of a batch of several graphs, the label of each and what is known of it; `alternatives` then
             holds the likeliest form of each graph.
+        node_labels: of a model that answers every node, the labels of the nodes of each graph of the reconstruction.
         ranks: rank of each row space, in the order of the layers, and the read-out's last; `confidence` of each.
     """
 
@@ -46,3 +47,4 @@ class GraphRecovery:
     labels: tuple[int, ...] = ()
     parts: tuple[GraphRecovery, ...] = ()
     assumes: tuple[str, ...] = ()
+    node_labels: tuple[tuple[int, ...], ...] = ()
