@@ -115,11 +115,14 @@ class GraphAttention(nn.Module):
     def forward(
         self, features: Float[Tensor, "graphs node in"], adjacency: Float[Tensor, "graphs node node"]
     ) -> Float[Tensor, "graphs node out"]:
-        """New features of every node; `adjacency` holds zeros and ones, without self-loops."""
+        """New features of every node; `adjacency` holds zeros and ones, without self-loops.
+
+        Between zero and one, as attacks relax it, an entry scales the weight of its edge before the softmax.
+        """
         messages = self.linear(features).unflatten(-1, self.own.shape[-2:])
         scores = (messages * self.own).sum(-1)[:, :, None] + (messages * self.other).sum(-1)[:, None]
         looped = adjacency + torch.eye(adjacency.shape[-1], dtype=adjacency.dtype, device=adjacency.device)
-        scores = F.leaky_relu(scores, self.slope).masked_fill(looped[..., None] == 0, -math.inf)
+        scores = F.leaky_relu(scores, self.slope) + _log(looped)[..., None]
         attention = scores.softmax(2)
         return self.finish(torch.einsum("gijh,gjhc->gihc", attention, messages), features)
 
@@ -133,6 +136,11 @@ class GraphAttention(nn.Module):
 
     def _join(self, parts: Float[Tensor, "*nodes head out"]) -> Float[Tensor, "*nodes joined"]:
         return parts.flatten(-2) if self.concatenate else parts.mean(-2)
+
+
+def _log(looped: Tensor) -> Tensor:
+    """The logarithm, of zero minus infinity, with no derivative there: zero times infinity would be no number."""
+    return torch.where(looped > 0, looped, torch.ones_like(looped)).log().masked_fill(looped <= 0, -math.inf)
 
 
 def mean_over_nodes(
