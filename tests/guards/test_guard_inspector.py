@@ -17,6 +17,7 @@ from invertigo.guards import DSNR, Inspector, Isolation, inspect_file
 from invertigo.guards.evaluation import Adversary, area, run
 from invertigo.guards.signals import signals_of
 from invertigo.guards.simulation import Setting, deal, federation
+from invertigo.guards.update import SelfReading
 from invertigo.types import (
     Batch,
     Declared,
@@ -322,3 +323,14 @@ def test_dirichlet_shares_are_uneven_and_nobody_gets_an_example_twice():
     top = [int(torch.bincount(labels[p], minlength=10).max()) for p in parts]
     assert max(top) > 40
     assert all(len(p) == 100 for p in deal(labels, 10, None, generator))
+
+
+def test_features_that_hardly_differ_are_not_read_by_their_mean():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.rand(32, generator=generator) + 1
+    alike = mean + 1e-3 * torch.randn(20, 32, generator=generator)
+    examples, _ = SelfReading()._read(mean[None].double(), alike.double())
+    assert examples == []
+    examples, rows = SelfReading()._read(alike[[7]].double(), alike.double())
+    assert (examples, rows) == ([7], [0])
+    assert SelfReading()._read(alike[[7]].double(), alike[[7]].double())[0] == [0]

@@ -58,7 +58,8 @@ class SelfReading:
     off. It works on what really leaves: after several local steps, and after a defense.
 
     Args:
-        close: relative distance from the example's own input that counts as reading it.
+        close: distance from the example's own input that counts as reading it, as a part of that input's distance from
+            the batch's mean.
         tolerated: share of the batch beyond which the update should not leave as it is.
     """
 
@@ -91,8 +92,10 @@ class SelfReading:
 
     def _read(self, candidates: Tensor, inputs: Tensor) -> tuple[list[int], list[int]]:
         distance = torch.cdist(candidates, inputs)
-        hit = distance <= self.close * inputs.norm(dim=1).clamp_min(1e-12)
-        # An input that equals another one's, or is zero, is not told apart by being read.
+        # Where features hardly differ between examples, their mean is close to all of them and tells of none: what
+        # counts is how far an example stands from the mean.
+        own = inputs - inputs.mean(0) if len(inputs) > 1 else inputs
+        hit = distance <= self.close * own.norm(dim=1).clamp_min(1e-12)
         return hit.any(0).nonzero()[:, 0].tolist(), hit.any(1).nonzero()[:, 0].tolist()
 
 
