@@ -106,6 +106,25 @@ def test_the_cheapest_that_holds_is_the_most_accurate_then_the_smallest():
     assert [level.defense for level in bare.levels if level.defense] == [found.sentence(1)]
 
 
+def test_as_many_bytes_are_the_same_bytes():
+    found = frontier_of([GRID[0], GRID[4]])
+    assert found is not None
+    assert found.sentence(1).endswith("instead of 90.0%, the same bytes)")
+
+
+def test_a_perfect_reconstruction_does_not_flatten_the_others():
+    found = frontier_view(frontier_of([point("none", 150.0, 150.0, 0.9), *GRID[1:]]))
+    assert found is not None
+    assert found.capped == "Scores above 40 dB are drawn there."
+    assert found.y_ticks[-1][1] == "40"
+    assert found.bare is not None
+    assert min(spot.y for trade in found.trades for spot in trade.informed) > found.bare.y + 20
+    assert "150" in found.bare.text
+    usual = frontier_view(frontier_of(GRID))
+    assert usual is not None
+    assert usual.capped == ""
+
+
 def test_what_holds_for_one_seed_only_does_not_hold():
     found = frontier_of([GRID[0], point("noise · std=1", 9.0, 10.0, 0.8, 0), point("noise · std=1", 9.0, 25.0, 0.8, 1)])
     assert found is not None

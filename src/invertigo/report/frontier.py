@@ -10,6 +10,9 @@ from invertigo.report.numbers import number
 from invertigo.studies.frontier import Frontier, FrontierPoint, leaked
 from invertigo.studies.frontier_study import NONE
 
+TOP = 40.0
+"""Decibels that a panel goes up to: what is above cannot be told from the original, and would flatten all the rest."""
+
 
 @dataclass(frozen=True)
 class Spot:
@@ -79,6 +82,8 @@ class FrontierView:
     dominated: tuple[str, ...]
     lower_is_private: bool
     learned: bool
+    capped: str
+    """What is said where scores lie beyond the panels; empty where none does."""
 
 
 def frontier_view(frontier: Frontier | None) -> FrontierView | None:
@@ -88,7 +93,7 @@ def frontier_view(frontier: Frontier | None) -> FrontierView | None:
     placed = [p for p in frontier.points if p.accuracy is not None]
     scores = [s for p in placed for s in (p.naive, p.informed, *([p.guess] if p.guess is not None else []))]
     across = nice_scale([100 * (p.accuracy or 0.0) for p in placed]) if placed else None
-    up = nice_scale(scores) if scores else None
+    up = nice_scale([_drawn(s, frontier) for s in scores]) if scores else None
     guesses = [p.guess for p in frontier.points if p.guess is not None]
     guess = sum(guesses) / len(guesses) if guesses else None
     drawn = across is not None and up is not None and len(placed) > 1
@@ -114,7 +119,14 @@ def frontier_view(frontier: Frontier | None) -> FrontierView | None:
         dominated=tuple(frontier.dominated),
         lower_is_private=frontier.sign > 0,
         learned=frontier.learned,
+        capped=f"Scores above {TOP:g} {frontier.unit} are drawn there."
+        if any(s != _drawn(s, frontier) for s in scores)
+        else "",
     )
+
+
+def _drawn(score: float, frontier: Frontier) -> float:
+    return min(score, TOP) if frontier.unit == "dB" else score
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,8 @@ class _Spots:
         unit = self.frontier.unit
         accuracy = point.accuracy or 0.0
         text = f"{point.name}, {who}: {number(score, unit)} {unit} at {accuracy:.1%} accuracy"
-        return Spot(self.across(100 * accuracy) * WIDTH, (1 - self.up(score)) * HEIGHT, text, point.setting)
+        height = self.up(_drawn(score, self.frontier))
+        return Spot(self.across(100 * accuracy) * WIDTH, (1 - height) * HEIGHT, text, point.setting)
 
     def bare(self) -> Spot | None:
         points = [p for p in self.frontier.curves.get(NONE, []) if p.accuracy is not None]

@@ -110,7 +110,8 @@ class Frontier:
         if bare is not None and bare.accuracy is not None:
             cost += f" instead of {bare.accuracy:.1%}"
         if best.bytes is not None and bare is not None and bare.bytes:
-            cost += f", {best.bytes / bare.bytes:.2g} times the bytes"
+            ratio = f"{best.bytes / bare.bytes:.2g}"
+            cost += ", the same bytes" if ratio == "1" else f", {ratio} times the bytes"
         return f"{best.name} ({cost})"
 
 
