@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -122,7 +123,7 @@ class GradDefense(Defense):
         """Tell noisy stretches of a gradient by their spread, and leave them out."""
         sent, scale = observation.update.tensors, self.scale
         if observation.local.sends == "difference":
-            std = self.variance(observation.local, observation.num_examples or 1) ** 0.5
+            std: float = math.sqrt(self.variance(observation.local, observation.num_examples or 1))
             return AdversaryView(
                 knows="The adversary knows the noise; as each local step perturbs other slices, it is spread over all.",
                 noise_std=dict.fromkeys(sent, std),
