@@ -126,7 +126,7 @@ def test_a_shaped_loss_is_the_wanted_class_s(digits):
 
 
 def test_codes_come_back_exactly_and_pictures_as_well_as_the_decoder_draws(digits):
-    attack = ScaleMIA(steps=150, width=16)
+    attack = ScaleMIA(steps=300)
     seen, truth, _ = planted(attack, digits, "convnet", size=16, hidden=128, width=8, public=800)
     middle = find_middle(seen.task, "train")
     with torch.no_grad(), simulating(seen.task.model, "train"):
@@ -136,7 +136,7 @@ def test_codes_come_back_exactly_and_pictures_as_well_as_the_decoder_draws(digit
     assert (nearest < 1e-3).double().mean() > 0.6
     ours = psnr(truth, reconstruct(attack, seen))
     mean = -10 * torch.log10(truth.sub(digits.images.mean(0)).square().flatten(1).mean(1))
-    assert ours.median() > mean.median() + 1
+    assert ours.median() > mean.median() + 4
 
 
 def test_a_plant_drifts_from_the_honest_model_step_by_step(digits):

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ from torch.nn import functional as F
 
 from invertigo.domains import Images
 from invertigo.federation.functional import simulating
-from invertigo.models.autoencoder import Decoder
-from invertigo.models.building import weights_drawn_by
+from invertigo.models.building import Shape, weights_drawn_by
 from invertigo.models.descent import shuffled
 from invertigo.types import RequirementError, Task
+
+LEARNING_RATE = 5e-3
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,24 @@ class Middle:
     consumer: str
     before: tuple[str, ...]
     """Parameters and buffers of the modules that run before the layer."""
+
+
+class Decoder(nn.Module):
+    """Codes to pixels, not clamped: a linear map, and what a network of one hidden layer adds to it.
+
+    In a few hundred steps it draws what convolutions behind an upsampling take thousands for.
+    """
+
+    def __init__(self, shape: Shape, code: int, width: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.linear = nn.Linear(code, prod(shape))
+        self.hidden = nn.Linear(code, width)
+        self.last = nn.Linear(width, prod(shape))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(image, channel, height, width) of codes (image, feature)."""
+        return (self.linear(codes) + self.last(F.silu(self.hidden(codes)))).unflatten(1, self.shape)
 
 
 def find_middle(task: Task, mode: str) -> Middle:
@@ -81,11 +101,20 @@ def _reading(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
 
 
 def fit_encoder(
-    task: Task, middle: Middle, images: Tensor, mode: str, *, width: int, steps: int, generator: torch.Generator
+    task: Task,
+    middle: Middle,
+    images: Tensor,
+    mode: str,
+    *,
+    width: int,
+    steps: int,
+    batch_size: int,
+    generator: torch.Generator,
 ) -> tuple[nn.Module, Decoder]:
     r"""A copy of the model whose code $E(x)$ lets a decoder draw $D(E(x)) \approx x$, and that decoder.
 
-    $\min \lVert D(E(x)) - x \rVert^2$ by Adam over `steps` batches of 32, annealed to zero; pixels in [0, 1].
+    $\min \lVert D(E(x)) - x \rVert^2$ by Adam over `steps` batches, annealed to zero; pixels in [0, 1]. Batches of the
+    client's size matter where BatchNorm normalises by them.
     """
     domain = task.domain
     if not isinstance(domain, Images):
@@ -98,10 +127,10 @@ def fit_encoder(
         with weights_drawn_by(generator):
             decoder = Decoder(domain.shape, features, width).to(images)
         learned = [*(parameters[n] for n in middle.before if n in parameters), *decoder.parameters()]
-        optimiser = torch.optim.Adam(learned, 2e-3)
+        optimiser = torch.optim.Adam(learned, LEARNING_RATE)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         with torch.enable_grad():
-            for part in _batches(len(images), steps, generator):
+            for part in _batches(len(images), steps, batch_size, generator):
                 loss = F.mse_loss(decoder(codes(model, middle, images[part])), wanted[part])
                 optimiser.zero_grad()
                 loss.backward()
@@ -113,16 +142,16 @@ def fit_encoder(
 def rebuilt_decoder(shape: tuple[int, int, int], tensors: Mapping[str, Tensor]) -> Decoder:
     """The decoder with these tensors; its sizes are theirs."""
     with weights_drawn_by(torch.Generator().manual_seed(0)):
-        decoder = Decoder(shape, tensors["linear.weight"].shape[1], tensors["middle.weight"].shape[0])
+        decoder = Decoder(shape, tensors["linear.weight"].shape[1], len(tensors["hidden.bias"]))
     decoder = decoder.to(tensors["linear.weight"])
     decoder.load_state_dict(dict(tensors))
     return decoder.requires_grad_(False)
 
 
-def _batches(count: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _batches(count: int, steps: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     done = 0
     while done < steps:
-        for part in shuffled(count, 32, generator)[: steps - done]:
+        for part in shuffled(count, batch_size, generator)[: steps - done]:
             yield part
             done += 1
 

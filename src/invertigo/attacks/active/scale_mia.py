@@ -29,6 +29,9 @@ from invertigo.types import (
     check_requirements,
 )
 
+BATCHES = 32, 64
+"""Sizes of the batches in which the autoencoder is trained: the client's, within these."""
+
 
 @register
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class ScaleMIA:
 
     Args:
         measure: `mean` of the code, or `random`, a direction across its principal spread.
-        steps: of training, batches of 32 public images each. width: channels of the decoder.
+        steps: of training. width: of the decoder's hidden layer.
 
     Source: Shi et al. 2025. The released code takes the bins from the private batch's own codes, an oracle; here they
     are fitted to the codes of public images.
@@ -65,7 +68,7 @@ class ScaleMIA:
 
     measure: str = "random"
     steps: int = 1500
-    width: int = 32
+    width: int = 256
 
     def plant(
         self,
@@ -84,7 +87,14 @@ class ScaleMIA:
         weight, bias, consumer = (parameters[n] for n in (middle.weight, middle.bias, middle.consumer))
         images = public[task.domain.inputs].to(weight)
         model, decoder = fit_encoder(
-            task, middle, images, local.mode, width=self.width, steps=self.steps, generator=generator
+            task,
+            middle,
+            images,
+            local.mode,
+            width=self.width,
+            steps=self.steps,
+            batch_size=min(max(num_examples, BATCHES[0]), BATCHES[1]),
+            generator=generator,
         )
         with simulating(model, local.mode), torch.no_grad():
             seen = codes(model, middle, images).double().cpu()
@@ -124,7 +134,7 @@ class ScaleMIA:
             raise RequirementError("Every bin of the planted layer is empty, so no code can be read back.")
         decoder = rebuilt_decoder(domain.shape, plant.memo)
         with torch.no_grad():
-            images = domain.from_unit(decoder(latent.to(plant.memo["linear.weight"])))
+            images = domain.from_unit(decoder(latent.to(plant.memo["linear.weight"])).clamp(0, 1))
             best = self._faithful(observation, middle, images, latent)
         return Reconstruction(
             fields={domain.inputs: images[best]},
@@ -151,7 +161,7 @@ class ScaleMIA:
     def _faithful(self, observation: Observation, middle: Middle, images: Tensor, latent: Tensor) -> Tensor:
         """Indices of as many codes as the batch holds, those first that their picture encodes back to."""
         model = observation.task.model
-        with simulating(model, "eval"):
+        with simulating(model, observation.local.mode):
             again = codes(model, middle, images).double()
         error = (again - latent).norm(dim=1) / latent.norm(dim=1).clamp_min(1e-12)
         return error.nan_to_num(torch.inf).argsort()[: observation.num_examples]
