@@ -357,7 +357,67 @@ def test_a_hub_among_nodes_with_many_words_is_read_off_its_neighbours():
     result = reconstruct(without_labels(seen(batch, network(domain=domain), domain)), "grain", seconds=20)
     assert result.certificate.kind == "exact", result.notes
     assert same(batch, 0, *first(result), domain)
-    assert any("no two nodes have the same features" in text for text in result.certificate.assumes)
+    assert any("two neighbours with the same features" in text for text in result.certificate.assumes)
+
+
+def papers(edges, words=200, seed=5, twins=()):
+    """A graph of papers with rare words and a degree; `twins` have the words of another one."""
+    nodes, generator = 1 + max(map(max, edges)), torch.Generator().manual_seed(seed)
+    linked = torch.zeros(nodes, nodes, dtype=torch.bool)
+    for a, b in edges:
+        linked[a, b] = linked[b, a] = True
+    held = (torch.rand(nodes, words, generator=generator) < 0.05).long()
+    for one, other in twins:
+        held[one] = held[other]
+    kinds = torch.cat([held, linked.sum(1)[:, None]], 1)
+    share = tuple([0.05] * words + [0.1] * 12)
+    domain = Graphs((1,) * words + (12,), nodes=nodes, degree_block=words, mean=share, std=(0.22,) * (words + 12))
+    return domain, Batch({**domain.encode([LabelledGraph(kinds, linked)]), "labels": torch.tensor([1])})
+
+
+def test_papers_whose_blocks_a_singular_adjacency_hides_are_told_by_their_neighbours():
+    """A path of eight: -1 is an eigenvalue of its adjacency, so that no row space shows six of the blocks."""
+    domain, batch = papers([(i, i + 1) for i in range(7)])
+    looped = batch["adjacency"][0].double() + torch.eye(8, dtype=torch.float64)
+    assert torch.linalg.matrix_rank(looped) == 7
+    result = reconstruct(without_labels(seen(batch, network(domain=domain), domain)), "grain", seconds=20)
+    assert same(batch, 0, *first(result), domain), result.notes
+    assert any("singular adjacency" in text for text in result.certificate.assumes)
+
+
+def test_two_papers_with_the_same_words_are_two():
+    edges = [(0, i) for i in range(1, 8)] + [(1, 2), (7, 8), (8, 9), (3, 10)]
+    domain, batch = papers(edges, twins=[(10, 9)])
+    result = reconstruct(without_labels(seen(batch, network(domain=domain), domain)), "grain", seconds=20)
+    assert same(batch, 0, *first(result), domain), result.notes
+
+
+@pytest.mark.parametrize("circle", [1, 5])
+def test_neighbours_that_are_solved_for_are_those_that_a_search_finds(circle):
+    """Circles of friends, whose hub has many neighbours of few kinds."""
+    from invertigo.attacks.exact.grain.anatomy import dissect
+    from invertigo.attacks.exact.grain.attack import precise_model
+    from invertigo.attacks.exact.grain.blocks import check_of
+    from invertigo.attacks.exact.grain.budget import Budget
+    from invertigo.attacks.exact.grain.larger_blocks import around_each
+    from invertigo.attacks.exact.grain.linear_counts import countings
+    from invertigo.attacks.exact.grain.multisets import ways
+    from invertigo.attacks.exact.grain.pipeline import Evidence, gather
+
+    club = data.load("karate")
+    domain, budget = club.domain(standardise=True), Budget(60.0)
+    observation = seen(club.batch([circle], domain), network(domain=domain, dtype=torch.float64), domain)
+    with torch.no_grad():
+        anatomy, evidence = dissect(observation, precise_model(observation), None), Evidence(domain)
+        gather(anatomy, evidence, budget, most_degree=18, most_nodes=40, scores=None, tolerance=None)
+        check = check_of(anatomy, 1, evidence.levels[1], evidence.features)
+        found = 0
+        for centre, groups in around_each(check, evidence.levels[1]):
+            if ways(groups) <= 200_000:
+                solved = check.choose(centre, countings(check, centre, groups, budget))[0]
+                assert sorted(solved) == sorted(check.search(centre, groups, budget)[0])
+                found += len(solved)
+    assert found
 
 
 def informed(observation, **view):

@@ -40,7 +40,7 @@ def assumptions(evidence: Evidence, nodes: int, edges: int, *, parts: int = 1, g
     if domain.degree_block is None:
         told.append("no node has more neighbours than the most that were tried (most_degree)")
     if evidence.distinct:
-        told.append("no two nodes have the same features, as in this graph")
+        told.append("no node has two neighbours with the same features, as in this graph")
     if not evidence.all_kinds:
         told.append("no other kind of node fits the row space than those found by sampling its corners")
     if evidence.singular:

@@ -38,8 +38,9 @@ from invertigo.types import (
     check_requirements,
 )
 
-Attempt = tuple[Callable[[Tensor], Tensor] | None, bool, bool]
-"""Which kinds of nodes are likely, whether a singular adjacency hides some blocks, whether no two nodes are alike."""
+Attempt = tuple[Callable[[Tensor], Tensor] | None, bool, bool, bool]
+"""Which kinds of nodes are likely, whether a singular adjacency hides some blocks, whether no two neighbours are alike,
+and whether a row in the space may be another node's."""
 
 RESIDUAL = 1e-3
 """Part of the read-out's gradient that may stay unexplained, without noise."""
@@ -133,8 +134,9 @@ class Grain:
             )
             return partial(anatomy, evidence, budget, reason)
         try:
-            for likely, singular, distinct in self._attempts(domain, anatomy):
-                evidence = Evidence(domain, likely, singular, distinct)
+            for likely, singular, distinct, doubting in self._attempts(domain, anatomy):
+                known = evidence.all_kinds, evidence.allowed
+                evidence = Evidence(domain, likely, singular, distinct, doubting, *known)
                 try:
                     reason = self._gather(observation, anatomy, evidence, budget, scores)
                 except TooMany as error:
@@ -249,7 +251,13 @@ class Grain:
         kinds = [possible_atoms, None] if self._chemical(domain) else [None]
         hidden = [False, True] if any(anatomy.mixes(layer) for layer in range(1, anatomy.depth)) else [False]
         distinct = [True, False] if len(domain.blocks) >= MANY else [False]
-        return [(likely, singular, apart) for likely in kinds for apart in distinct for singular in hidden]
+        return [
+            (likely, singular, apart, doubting)
+            for likely in kinds
+            for apart in distinct
+            for singular in hidden
+            for doubting in ([False, True] if singular and apart else [False])
+        ]
 
     def _chemical(self, domain: Graphs) -> bool:
         return self.chemistry and is_molecular(domain)

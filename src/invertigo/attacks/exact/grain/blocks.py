@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
@@ -63,6 +62,11 @@ class Check:
         return cls(space, mixer, activation, prefix, tolerance or space.tolerance, coarse)
 
     @property
+    def linear(self) -> bool:
+        """The row is linear in how many neighbours have each colour."""
+        return self.activation is _same and isinstance(self.mixer, Convolved) and not self.space.full
+
+    @property
     def parts(self) -> Convolved | Attended:
         """The layer as the first check reads it."""
         return self.mixer if self.coarse is None else self.coarse[0]
@@ -93,21 +97,26 @@ class Check:
         number = ways(groups)
         if number > MOST_WAYS:
             raise TooMany(f"one node's neighbours can be chosen in {number:.1e} ways")
-        cheap, whole = self.parts, self.mixer
-        here = torch.tensor([centre])
         found, rows = [], []
-        for chosen, sums in fillings(groups, cheap.parts(centre, here)[0]):
+        for chosen, sums in fillings(groups, self.parts.parts(centre, torch.tensor([centre]))[0]):
             budget.spend(len(chosen))
             chosen = chosen[self.first(centre, sums)]
-            if len(chosen) == 0:
-                continue
-            full = whole.parts(centre, torch.cat([here.expand(len(chosen), 1), chosen], 1).flatten())
-            made = self.row(centre, full.unflatten(0, (len(chosen), -1)).sum(1))
-            passed = self.rows_pass(made)
-            found += [tuple(sorted(c)) for c in chosen[passed].tolist()]
-            rows.append(made[passed])
+            if len(chosen):
+                passed, made = self.choose(centre, chosen)
+                found += passed
+                rows.append(made)
+        return found, torch.cat(rows) if rows else torch.zeros(0, 0, dtype=torch.float64)
+
+    def choose(
+        self, centre: int, chosen: Int[Tensor, "row slot"], *, sure: bool = False
+    ) -> tuple[list[tuple[int, ...]], Tensor]:
+        """Those of these neighbourhoods that pass the whole check (all of them if `sure`), with their rows."""
+        joined = torch.cat([torch.full((len(chosen), 1), centre), chosen], 1)
+        parts = self.mixer.parts(centre, joined.flatten())
+        made = self.row(centre, parts.unflatten(0, joined.shape).sum(1))
+        passed = torch.ones(len(made), dtype=torch.bool) if sure else self.rows_pass(made)
         width = 0 if self.prefix is None else self.prefix.shape[1]
-        return found, torch.cat(rows)[:, width:] if rows else torch.zeros(0, 0, dtype=torch.float64)
+        return [tuple(sorted(c)) for c in chosen[passed].tolist()], made[passed][:, width:]
 
 
 def slots(check: Check, centre: int, around: Counter[tuple[int, ...]]) -> list[Slots]:
@@ -137,77 +146,8 @@ def first_blocks(check: Check, kinds: Colours, budget: Budget) -> Colours:
         own += [centre] * len(found)
         around += found
         rows += [made] if found else []
-        _limit(len(own))
+        limit(len(own))
     return finished(kinds, own, around, rows)
-
-
-def distinct_blocks(check: Check, kinds: Colours, budget: Budget) -> Colours:
-    """Blocks of one step where every kind is one node: neighbours are a set, and edges are known from either end.
-
-    A kind that all blocks of a neighbour name is a neighbour; one that none of its blocks name is not. The centre with
-    the fewest ways left is next, so that a hub is read off its neighbours rather than searched for.
-    """
-    names: dict[int, list[tuple[int, ...]]] = {}
-    left, rows = set(range(len(kinds))), []
-    while left:
-        centre, surest, open_ = min(
-            ((c, *_told(c, kinds, names)) for c in left),
-            key=lambda told: (comb(len(told[2]), max(kinds.degrees[told[0]] - len(told[1]), 0)), told[0]),
-        )
-        left.remove(centre)
-        free = kinds.degrees[centre] - len(surest)
-        if free < 0 or free > len(open_):
-            names[centre] = []
-            continue
-        groups = [_set(check, centre, surest, len(surest)), _set(check, centre, open_, free)]
-        found, made = check.search(centre, [group for group in groups if group.count], budget)
-        names[centre] = found
-        rows.append((centre, found, made))
-        _limit(sum(map(len, names.values())))
-    rows = sorted((row for row in rows if row[1]), key=lambda row: row[0])
-    own = [centre for centre, found, _ in rows for _ in found]
-    return finished(kinds, own, [block for _, found, _ in rows for block in found], [made for *_, made in rows])
-
-
-def _told(centre: int, kinds: Colours, names: dict[int, list[tuple[int, ...]]]) -> tuple[list[int], list[int]]:
-    """The kinds that are neighbours for sure, and those that may be."""
-    surest = [u for u, blocks in names.items() if blocks and all(centre in block for block in blocks)]
-    refused = {u for u, blocks in names.items() if not any(centre in block for block in blocks)}
-    taken = {centre, *surest, *refused}
-    return surest, [u for u in range(len(kinds)) if u not in taken and kinds.degrees[u] > 0]
-
-
-def _set(check: Check, centre: int, options: Sequence[int], count: int) -> Slots:
-    colours = torch.tensor(list(options), dtype=torch.long)
-    return Slots(colours, check.parts.parts(centre, colours), count, distinct=True)
-
-
-def next_blocks(check: Check, before: Colours, budget: Budget) -> Colours:
-    """Blocks of one step more: each neighbour's own block must name the centre's kind, and be of the kind named."""
-    own, around, rows = [], [], []
-    for centre, groups in around_each(check, before):
-        found, made = check.search(centre, groups, budget)
-        own += [centre] * len(found)
-        around += found
-        rows += [made] if found else []
-        _limit(len(own))
-    return finished(before, own, around, rows)
-
-
-def around_each(check: Check, before: Colours) -> Iterator[tuple[int, list[Slots]]]:
-    """Every colour as a centre, with the colours that its neighbour slots may take; centres with none are left out."""
-    by_kind: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for colour, (own, around) in enumerate(zip(before.own, before.around)):
-        for named in set(around):
-            by_kind[own, named].append(colour)
-    anything = tuple(u for u in range(len(before)) if before.degrees[u] > 0)
-    for centre in range(len(before)):
-        if before.own:
-            wanted = Counter(tuple(by_kind[named, before.own[centre]]) for named in before.around[centre])
-        else:
-            wanted = Counter({anything: before.degrees[centre]}) if before.degrees[centre] else Counter()
-        if all(wanted):
-            yield centre, slots(check, centre, wanted)
 
 
 def finished(before: Colours, own: list[int], around: list[tuple[int, ...]], rows: list[Tensor]) -> Colours:
@@ -237,6 +177,7 @@ def _same(values: Tensor) -> Tensor:
     return values
 
 
-def _limit(count: int) -> None:
+def limit(count: int) -> None:
+    """Raises: TooMany."""
     if count > MOST_BLOCKS:
         raise TooMany(f"more than {MOST_BLOCKS} neighbourhoods fit the row space")

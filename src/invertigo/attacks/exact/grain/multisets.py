@@ -34,7 +34,8 @@ class Slots:
         return comb(len(self.options) + self.count - 1, self.count)
 
 
-Filled = tuple[Int[Tensor, "row slot"], Float[Tensor, "row part"]]
+Filled = tuple[Tensor, Tensor]
+"""Colours chosen (row, slot) and the sums of their parts (row, part)."""
 
 
 def ways(groups: Sequence[Slots]) -> int:

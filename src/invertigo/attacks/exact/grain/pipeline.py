@@ -11,12 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.blocks import check_of, distinct_blocks, first_blocks, next_blocks
+from invertigo.attacks.exact.grain.blocks import check_of, first_blocks
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
 from invertigo.attacks.exact.grain.counts import Shares, shares
+from invertigo.attacks.exact.grain.larger_blocks import next_blocks
 from invertigo.attacks.exact.grain.nodes import kinds_in
 from invertigo.attacks.exact.grain.singular import blocks_off_the_space
+from invertigo.attacks.exact.grain.told_blocks import told_blocks
 from invertigo.attacks.exact.grain.vertices import MANY, corner_kinds
 from invertigo.attacks.subspace import Subspace
 from invertigo.domains import Graphs
@@ -30,15 +32,18 @@ class Evidence:
     """What is known so far; a stage that fails leaves the earlier ones.
 
     `likely` keeps the kinds of nodes (kind, block) to which the search is confined; `singular` looks for blocks off the
-    row spaces of convolutions as well; `distinct` takes no two nodes for equal;
-    `all_kinds` tells that no kind of node in the row space was left out.
+    row spaces of convolutions as well; `distinct` takes no two neighbours of a node for equal; `doubting` takes no row
+    in the space for proof of whose it is, see `told_blocks`; `all_kinds` tells that no kind of node in the row space
+    was left out; `allowed` are the kinds found in it.
     """
 
     domain: Graphs
     likely: Callable[[Tensor], Tensor] | None = None
     singular: bool = False
     distinct: bool = False
+    doubting: bool = False
     all_kinds: bool = True
+    allowed: Int[Tensor, "kind block"] | None = None
     kinds: Int[Tensor, "kind block"] | None = None
     features: Float[Tensor, "kind column"] | None = None
     levels: list[Colours] = field(default_factory=list)
@@ -64,7 +69,9 @@ def kinds_of_nodes(
 ) -> tuple[Tensor, Tensor, Colours]:
     """The kinds of nodes, their features, and them as colours with a degree each."""
     domain = evidence.domain
-    kinds = _kinds(evidence, node_space(anatomy, domain.width), budget)
+    if evidence.allowed is None:
+        evidence.allowed = _kinds(evidence, node_space(anatomy, domain.width), budget)
+    kinds = evidence.allowed
     if evidence.likely is not None:
         kinds = kinds[evidence.likely(kinds)]
     if domain.degree_block is not None:
@@ -106,9 +113,13 @@ def gather(
             before = evidence.levels[-1]
             check = check_of(anatomy, layer, before, evidence.features, tolerance)
             hidden = evidence.singular and anatomy.mixes(layer + 1)
-            first = distinct_blocks if evidence.distinct else first_blocks
-            search = blocks_off_the_space if hidden else next_blocks if layer else first
-            found = search(check, before, budget)
+            if layer == 0 and len(evidence.domain.blocks) >= MANY:
+                found = told_blocks(
+                    check, before, budget, repeated=not evidence.distinct, hidden=hidden, doubting=evidence.doubting
+                )
+            else:
+                search = blocks_off_the_space if hidden else next_blocks if layer else first_blocks
+                found = search(check, before, budget)
             evidence.levels.append(found)
             evidence.passed[f"blocks {layer + 1}"] = len(found)
             if not len(found):

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy, linears
-from invertigo.attacks.exact.grain.blocks import Check, around_each
+from invertigo.attacks.exact.grain.blocks import Check
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
+from invertigo.attacks.exact.grain.larger_blocks import around_each
 from invertigo.attacks.exact.grain.mixing import Convolved
 from invertigo.attacks.exact.grain.multisets import fillings, ways
 from invertigo.attacks.exact.grain.nodes import TooMany

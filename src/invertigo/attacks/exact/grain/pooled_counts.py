@@ -11,9 +11,10 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.blocks import check_of, first_blocks, next_blocks
+from invertigo.attacks.exact.grain.blocks import check_of, first_blocks
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.counts import Shares
+from invertigo.attacks.exact.grain.larger_blocks import next_blocks
 from invertigo.attacks.exact.grain.pipeline import Evidence, kinds_of_nodes
 from invertigo.attacks.exact.grain.pooled import Blocks, Pool, blocks_of_pool, pooled_colours, read_pool
 from invertigo.attacks.exact.grain.singular import blocks_off_the_space

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from invertigo.attacks.exact.grain.blocks import Check, around_each, finished
+from invertigo.attacks.exact.grain.blocks import Check, finished
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
-from invertigo.attacks.exact.grain.multisets import fillings, ways
+from invertigo.attacks.exact.grain.larger_blocks import around_each
+from invertigo.attacks.exact.grain.multisets import Slots, fillings, ways
 from invertigo.attacks.exact.grain.nodes import TooMany
 
 MOST = 4_000_000
@@ -32,11 +33,21 @@ def blocks_off_the_space(check: Check, before: Colours, budget: Budget) -> Colou
 
     Raises: TooMany.
     """
+    return finished(before, *off_the_space(check, around_each(check, before), budget))
+
+
+def off_the_space(
+    check: Check, centres: Iterable[tuple[int, list[Slots]]], budget: Budget
+) -> tuple[list[int], list[tuple[int, ...]], list[Tensor]]:
+    """Of the neighbourhoods of these centres those in the row space, and those that miss it in a common direction.
+
+    Returns: their centres, neighbours and rows. Raises: TooMany.
+    """
     mixer, null = check.parts, check.space.null.T
     if check.coarse is not None:
         mixer, null, _ = check.coarse
     own, chosen, kept = [], [], []
-    for centre, groups in around_each(check, before):
+    for centre, groups in centres:
         if len(own) + ways(groups) > MOST:
             raise TooMany(f"more than {MOST} neighbourhoods to compare, with a singular adjacency")
         for picked, sums in fillings(groups, mixer.parts(centre, torch.tensor([centre]))[0]):
@@ -46,7 +57,7 @@ def blocks_off_the_space(check: Check, before: Colours, budget: Budget) -> Colou
             own += [centre] * len(picked)
             chosen += [tuple(sorted(p)) for p in picked.tolist()]
     if not own:
-        return finished(before, [], [], [])
+        return [], [], []
     residuals = torch.cat(kept).double()
     loose = check.tolerance if check.coarse is None else check.coarse[2]
     sizes = residuals.norm(dim=1)
@@ -55,7 +66,7 @@ def blocks_off_the_space(check: Check, before: Colours, budget: Budget) -> Colou
     rows = [_row(check, own[w], chosen[w]) for w in wanted]
     exact = [bool(aside[w]) or bool(check.rows_pass(row)[0]) for w, row in zip(wanted, rows)]
     sure = [number for number, fine in enumerate(exact) if fine]
-    return finished(before, [own[wanted[s]] for s in sure], [chosen[wanted[s]] for s in sure], [rows[s] for s in sure])
+    return [own[wanted[s]] for s in sure], [chosen[wanted[s]] for s in sure], [rows[s] for s in sure]
 
 
 def parallel(residuals: Float[Tensor, "row column"], considered: Bool[Tensor, " row"]) -> Bool[Tensor, " row"]:

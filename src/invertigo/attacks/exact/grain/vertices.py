@@ -21,6 +21,7 @@ NEAR = 1e-3
 ALIKE = 1e-4
 """Relative to the largest, how near two features are as functions of the coordinates to be one."""
 TRIES = 4
+MOST_CORNERS = 200
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def corner_kinds(domain: Graphs, space: Subspace, budget: Budget) -> Corners | N
     complete = _simplex(box, np.array(found))
     if not complete:
         found += _others(box, found, generator, budget)
+        found += _exchanged(box, found, budget)
     rows = torch.from_numpy(np.array(found)) @ space.basis
     choices = domain.choices(rows).unique(dim=0)
     near = space.distance(domain.to_model(domain.one_hot(choices).double())) < space.tolerance
@@ -147,12 +149,42 @@ def _simplex(box: _Box, found: np.ndarray) -> bool:
     return len(set(odd[own].tolist())) == len(found) or len(found) == 2
 
 
+def _exchanged(box: _Box, found: list[np.ndarray], budget: Budget) -> list[np.ndarray]:
+    """Corners `a + b - c` of corners that are known, which are corners too if their features are zeros and ones.
+
+    Papers that share most of their words give such corners, whose faces are too small for random directions to meet.
+    """
+    corners = np.array(found)
+    while len(corners) < MOST_CORNERS:
+        budget.spend(len(corners) ** 3)
+        features = (box.values @ corners.T).round()
+        first, second = np.triu_indices(len(corners), 1)
+        sums = features[:, first] + features[:, second]
+        broken = (sums == 0).T.astype(np.float32) @ features + (sums == 2).T.astype(np.float32) @ (1 - features)
+        pairs, third = np.nonzero(broken == 0)
+        made = corners[first[pairs]] + corners[second[pairs]] - corners[third]
+        kept = _new(box, corners, made)
+        if not len(kept):
+            break
+        corners = np.concatenate([corners, kept])
+    return list(corners[len(found) :])
+
+
+def _new(box: _Box, known: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Those of the corners that are not known, once each."""
+    seen = {tuple((box.values @ corner).round().astype(int)) for corner in known}
+    fresh = {tuple((box.values @ corner).round().astype(int)): corner for corner in made}
+    return np.array([corner for features, corner in fresh.items() if features not in seen])
+
+
 def _others(box: _Box, found: list[np.ndarray], generator: np.random.Generator, budget: Budget) -> list[np.ndarray]:
-    """Corners beside those found, in random directions."""
-    made = []
-    for _ in range(2 * len(found)):
+    """Corners beside those found, in random directions, until twice as many as are known bring nothing new."""
+    made: list[np.ndarray] = []
+    idle = 0
+    while idle < 2 * (len(found) + len(made)):
         budget.spend(1)
         corner = _corner(box, generator.standard_normal(box.values.shape[1]))
-        if corner is not None:
-            made.append(corner)
+        new = [] if corner is None else list(_new(box, np.array(found + made), corner[None]))
+        idle = 0 if new else idle + 1
+        made += new
     return made
