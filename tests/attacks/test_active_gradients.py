@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from invertigo import data
-from invertigo.attacks.active import ClassFishing, ClassMeans, FeatureFishing, Geminio, ScaleMIA
+from invertigo.attacks.active import ClassFishing, ClassMeans, FeatureFishing, Geminio, Imprint, ScaleMIA
 from invertigo.attacks.active.encoder import codes, find_middle
 from invertigo.data import ImageSet
 from invertigo.federation import send, simulating
@@ -137,6 +137,15 @@ def test_codes_come_back_exactly_and_pictures_as_well_as_the_decoder_draws(digit
     ours = psnr(truth, reconstruct(attack, seen))
     mean = -10 * torch.log10(truth.sub(digits.images.mean(0)).square().flatten(1).mean(1))
     assert ours.median() > mean.median() + 4
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [(Imprint(), "normalises every example by its own size"), (ScaleMIA(steps=5), "tokens of every example")],
+)
+def test_tokens_of_a_vision_transformer_are_no_place_for_bins(digits, attack, reason):
+    with pytest.raises(RequirementError, match=reason):
+        planted(attack, digits, "vit", size=4)
 
 
 def test_a_plant_drifts_from_the_honest_model_step_by_step(digits):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invertigo.attacks.active.passage import check_reads_examples
 from invertigo.domains import Images
 from invertigo.federation.functional import simulating
 from invertigo.models.building import Shape, weights_drawn_by
@@ -54,11 +55,11 @@ class Decoder(nn.Module):
 def find_middle(task: Task, mode: str) -> Middle:
     """The first hidden linear layer of a model that has others before it.
 
-    Raises: RequirementError when there is none, or nothing stands before it that could encode.
+    Raises: RequirementError when there is none, it reads tokens one by one, or nothing before it could encode.
     """
-    order: list[tuple[str, nn.Module]] = []
+    order: list[tuple[str, nn.Module, Tensor]] = []
     handles = [
-        m.register_forward_hook(lambda _m, _i, _o, n=n, m=m: order.append((n, m)))
+        m.register_forward_hook(lambda m, inputs, _o, n=n: order.append((n, m, inputs[0])))
         for n, m in task.model.named_modules()
         if any(True for _ in m.parameters(recurse=False))
     ]
@@ -68,16 +69,17 @@ def find_middle(task: Task, mode: str) -> Middle:
     finally:
         for handle in handles:
             handle.remove()
-    linear = [(n, m) for n, m in order if isinstance(m, nn.Linear)]
+    linear = [(n, m, read) for n, m, read in order if isinstance(m, nn.Linear)]
     if len(linear) < 2 or linear[0][1].bias is None:
         raise RequirementError(
             "This model has no hidden linear layer with a bias that another linear layer reads, so codes cannot be "
             "sorted into bins."
         )
     name = linear[0][0]
-    earlier = [n for n, _ in order[: [n for n, _ in order].index(name)]]
+    earlier = [n for n, _, _ in order[: [n for n, _, _ in order].index(name)]]
     if not earlier:
         raise RequirementError(f"Nothing stands before '{name}' that could encode images; `imprint` reads its pixels.")
+    check_reads_examples(name, linear[0][2])
     own = [*dict(task.model.named_parameters()), *dict(task.model.named_buffers())]
     before = tuple(n for n in own if n.rpartition(".")[0] in earlier)
     return Middle(name, f"{name}.weight", f"{name}.bias", f"{linear[1][0]}.weight", before)

@@ -68,9 +68,11 @@ def find_passage(task: Task, mode: str, *, to_classifier: bool = False, slot: Sl
         )
     at = len(linear) - 1 if to_classifier else 0
     first, hidden = linear[at]
-    before = [(n, m) for n, m, _ in calls[: [name for name, _, _ in calls].index(first)]]
+    position = [name for name, _, _ in calls].index(first)
+    before = [(n, m) for n, m, _ in calls[:position]]
     low = float(task.domain.bounds(task.domain.inputs)[0].min())
     state, shift = _copies(before, shape[0], max(0.0, -low), mode, slot)
+    check_reads_examples(first, calls[position][2])
     gain = 1.0 if slot is None else slot.gain
     pixel, constant = _arrivals(model, state, probes, shift, gain, first, mode)
     names = {id(p): n for n, p in model.named_parameters()}
@@ -155,10 +157,24 @@ def _copies(
         else:
             raise RequirementError(
                 f"Layer '{name}' ({type(module).__name__}) stands before the hidden linear layer and cannot be made to "
-                "pass its input on by choosing parameters"
-                + (" while it normalises by the batch." if isinstance(module, (*MIXING, _BatchNorm)) else ".")
+                "pass its input on by choosing parameters" + _because(module)
             )
     return state, shift
+
+
+def _because(module: nn.Module) -> str:
+    if isinstance(module, _BatchNorm):
+        return " while it normalises by the batch."
+    return ", since it normalises every example by its own size." if isinstance(module, MIXING) else "."
+
+
+def check_reads_examples(name: str, read: Tensor) -> None:
+    """Refuse a linear layer that reads the tokens of an example one by one. Raises: RequirementError."""
+    if read.ndim != 2:
+        raise RequirementError(
+            f"The hidden linear layer '{name}' is applied to {read.shape[1]} tokens of every example, and its gradient "
+            "sums over them, so its rows measure no whole image."
+        )
 
 
 def _first_slot(
