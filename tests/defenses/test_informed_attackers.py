@@ -17,18 +17,8 @@ DEFENSES = [
 ]
 
 
-SIGN_ON_SMALL_NETWORKS = pytest.mark.xfail(
-    reason="matching signs themselves does as well as soft signs on this network: 11.2 and 10.9 dB over its four "
-    "pictures, 8.6 and 16.8 dB on the convolutional network of benchmarks/informed_attackers.py",
-    strict=False,
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "defense",
-    [pytest.param(d, id=d.name, marks=[SIGN_ON_SMALL_NETWORKS] * (d.name == "sign")) for d in DEFENSES],
-)
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
 def test_knowing_the_defense_never_hurts(attacked, defense):
     if defense.name in ("user_dp", "dp_sgd"):
         pytest.importorskip("opacus", reason="pip install 'invertigo[dp]'")

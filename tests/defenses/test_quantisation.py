@@ -1,12 +1,13 @@
 """Quantised updates lie on their levels, as near or as unbiased as declared, at the bytes declared."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from invertigo import defenses
-from invertigo.types import InvalidValueError
+from invertigo.types import InvalidValueError, ThreatLevel
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -69,6 +70,27 @@ def test_signs_survive_and_nothing_else(sent_and_raw, scaled):
     for name, tensor in raw.items():
         length = tensor.abs().mean() if scaled else torch.ones((), dtype=tensor.dtype)
         assert torch.equal(sent[name], tensor.sign() * length)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_an_adversary_matches_every_sign_alike_and_can_replay_the_client(observed, scaled):
+    defense = defenses.Sign(scaled=scaled)
+    round_, raw = observed(defense, examples=1)
+    view = defense.adversary_view(round_.observation)
+    replayed = view.replay({name: tensor[None] for name, tensor in raw.items()})
+    softened = view.surrogate({name: tensor[None] for name, tensor in raw.items()})
+    for name, tensor in raw.items():
+        assert torch.equal(view.update.tensors[name], tensor.sign())
+        assert torch.equal(replayed[name][0], view.update.tensors[name])
+        expected = torch.tanh(3.0 * tensor / tensor.abs().mean())
+        assert torch.allclose(softened[name][0], expected)
+
+
+def test_of_a_sum_of_clients_no_single_sign_is_replayed(observed):
+    defense = defenses.Sign()
+    seen = observed(defense)[0].observation
+    summed = dataclasses.replace(seen, knowledge=dataclasses.replace(seen.knowledge, level=ThreatLevel.AGGREGATE))
+    assert defense.adversary_view(summed).replay is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from invertigo.defenses.entries import Tensors, bits_to_bytes
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import (
+    AdversaryView,
+    Defense,
+    InvalidValueError,
+    Observation,
+    Paper,
+    Step,
+    ThreatLevel,
+    Update,
+)
 
 SCALE_BYTES = 4
 
@@ -66,28 +75,28 @@ class Sign(Defense):
         return bits_to_bytes(bits) + (SCALE_BYTES * len(update) if self.scaled else 0)
 
     def adversary_view(self, observation: Observation) -> AdversaryView:
-        r"""A soft sign $a_l \tanh(\beta u / \overline{|u|})$ of the simulated update, which has a slope to follow.
+        r"""A soft sign $\tanh(\beta u / \overline{|u|})$ of the simulated update, which has a slope to follow.
 
-        Even the truth's soft sign is not its sign; what lies between them on average is weighed as noise, so that the
-        priors hold against it.
+        Every entry of every layer tells one sign, so all are matched at length 1. Even the truth's soft sign is not its
+        sign; what lies between them on average is weighed as noise, so that the priors hold against it. Of the
+        candidates with stronger and weaker priors, the one whose very signs agree best is taken.
         """
-        lengths = {name: float(t.abs().max()) for name, t in observation.update.tensors.items()}
-        unmatched = _softness(self.sharpness)
-
-        def soft(update: Tensors) -> dict[str, Tensor]:
-            return {name: lengths[name] * _soft_sign(t, self.sharpness) for name, t in update.items()}
-
+        received, unmatched = observation.update, _softness(self.sharpness)
+        signs = {name: t / t.abs().max().clamp_min(_tiny(t)) for name, t in received.tensors.items()}
+        summed = observation.knowledge.level is ThreatLevel.AGGREGATE
         return AdversaryView(
-            knows="Only signs are sent: the simulated update passes through a soft sign, and what a soft sign misses "
-            "is weighed as noise.",
-            surrogate=soft,
-            noise_std={name: unmatched * length for name, length in lengths.items()},
+            knows="Only signs are sent: the simulated update passes through a soft sign, what a soft sign misses is "
+            "weighed as noise, and candidates are told apart by how many signs they get right.",
+            update=Update(signs, received.kind, received.buffers),
+            surrogate=lambda update: {name: _soft_sign(t, self.sharpness) for name, t in update.items()},
+            replay=None if summed else lambda update: {name: t.sign() for name, t in update.items()},
+            noise_std=dict.fromkeys(signs, unmatched),
         )
 
 
 def _soft_sign(rows: Tensor, sharpness: float) -> Tensor:
     """tanh of each entry over its layer's mean magnitude, row by row."""
-    scale = rows.detach().abs().flatten(1).mean(1).clamp_min(torch.finfo(rows.dtype).tiny)
+    scale = rows.detach().abs().flatten(1).mean(1).clamp_min(_tiny(rows))
     return (sharpness * rows / scale.view(-1, *[1] * (rows.ndim - 1))).tanh()
 
 
@@ -95,3 +104,7 @@ def _softness(sharpness: float) -> float:
     r"""$\sqrt{\mathbb E\,(1 - \tanh \beta m)^2}$ for magnitudes with density $e^{-m}$, those of Laplacian entries."""
     chances = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
     return float((1 - (-sharpness * chances.log()).tanh()).square().mean().sqrt())
+
+
+def _tiny(like: Tensor) -> float:
+    return torch.finfo(like.dtype).tiny

@@ -51,6 +51,7 @@ def kept_entries_view(observation: Observation, *, per_layer: bool) -> Adversary
         knows="Which entries were removed, since they arrive as zeros, and that they are smaller than any that was "
         "sent: simulated ones count only by how much larger they are.",
         surrogate=beyond,
+        partial=True,
     )
 
 

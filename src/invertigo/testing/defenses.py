@@ -202,6 +202,9 @@ def _check_view(view: AdversaryView, seen: Observation) -> None:
         candidate = {k: torch.randn(2, *p.shape, generator=draws).to(p).requires_grad_() for k, p in parameters.items()}
         made = view.surrogate(candidate)
         demand(all(made[k].shape == candidate[k].shape for k in candidate), "The surrogate changes shapes.")
+        if view.replay is not None:
+            sent = view.replay({name: tensor.detach() for name, tensor in candidate.items()})
+            demand(all(sent[k].shape == p.shape for k, p in candidate.items()), "The replay changes shapes.")
         total = torch.stack([tensor.sum() for tensor in made.values()]).sum()
         slopes = torch.autograd.grad(total, list(candidate.values()), allow_unused=True)
         demand(any(s is not None and s.any() for s in slopes), "No gradient passes through the surrogate.")

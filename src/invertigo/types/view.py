@@ -32,6 +32,12 @@ class AdversaryView:
     """Standard deviation of the noise that remains on each parameter's entries."""
     surrogate: Callable[[Tensors], Tensors] | None = None
     """The defense as a differentiable map of the simulated update, tensors of (restart, *layer) by name."""
+    replay: Callable[[Tensors], Tensors] | None = None
+    """The defense itself where it draws nothing and `surrogate` only comes near it: a map like that one, to be compared
+    with `update` entry by entry. Of several candidates, the one whose update would have been sent alike is taken."""
+    partial: bool = False
+    """Entries are missing or known by their range only, though `visible` does not leave them out: attacks also try
+    stronger priors, as they do where it does."""
     transform: Callable[[Tensors], Tensors] | None = None
     """What the client does to its batch, as a differentiable map of one candidate's named tensors (batch, ...)."""
     unknowns: Mapping[str, tuple[int, ...]] | None = None

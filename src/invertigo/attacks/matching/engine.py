@@ -13,7 +13,14 @@ from torch import Tensor
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.initial import Start, starting_images
-from invertigo.attacks.matching.noise import by_discrepancy, inverse_variances, multipliers, spread
+from invertigo.attacks.matching.noise import (
+    NEGLIGIBLE,
+    by_discrepancy,
+    by_replay,
+    inverse_variances,
+    multipliers,
+    spread,
+)
 from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weights
 from invertigo.attacks.matching.pace import Optimum, Pace
 from invertigo.attacks.matching.priors import Prior
@@ -137,7 +144,9 @@ class Matching:
 
     def _winner(self, problem: Problem, optimum: Optimum) -> int:
         """The restart whose update is nearest to the observed one; priors would favour the smoothest picture."""
-        values = optimum.values
+        values, view = optimum.values, problem.observation.knowledge.view
+        if len(values) > 1 and view is not None and view.replay is not None and not self.prior_only:
+            return by_replay(problem, optimum.best)
         if len(values) > 1 and self.priors and not self.prior_only:
             values = replace(problem, priors=()).value(optimum.best)
         factors = multipliers(problem.priors)
@@ -172,8 +181,9 @@ def _weight_note(problem: Problem, winner: int) -> tuple[str, ...]:
     factors = multipliers(problem.priors)
     if factors is None:
         return ()
-    share = f"{problem.noise_share:.1%}"
-    return (f"the prior was weighed {factors[winner]:g} times, as {share} of the update's energy is known to be noise",)
+    share = f"{problem.noise_share:.1%} of the update's energy is known to be noise"
+    why = "entries of the update are known to be missing" if problem.noise_share < NEGLIGIBLE else share
+    return (f"the prior was weighed {factors[winner]:g} times, as {why}",)
 
 
 @contextmanager

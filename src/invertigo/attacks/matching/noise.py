@@ -1,4 +1,4 @@
-"""Matching an update that carries noise of known size: no closer than the noise lets it be."""
+"""Matching an update that tells less than the client's own: with stronger priors, and no closer than it can be."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from invertigo.attacks.matching.objectives import Nothing
 from invertigo.attacks.matching.priors import GroupConsistency, Multiplied, Prior, TotalVariation
 from invertigo.attacks.matching.problem import Problem
 
-MULTIPLIERS = (1.0, 3.0, 10.0, 30.0, 100.0)
+MULTIPLIERS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """What the prior's own weight is multiplied by, each in a restart of its own."""
+PARTIAL = (1.0, 3.0, 10.0)
+"""The same where entries are missing, but those that are left are exact."""
+SLACK = 1.5
+"""Misfits of exact entries that differ by less than this factor are alike: attacks do not end in the minimum."""
 NEGLIGIBLE = 1e-3
 """Share of the update's energy under which noise is less than what attacks leave unmatched anyway."""
 UNMATCHED = 0.1
@@ -45,18 +49,28 @@ def inverse_variances(
 
 
 def spread(problem: Problem, start: Tensor) -> tuple[Problem, Tensor]:
-    """The same problem with every restart once for each of `MULTIPLIERS`, where noise counts and a prior can hold it.
+    """The same problem with every restart once for each of `MULTIPLIERS` (`PARTIAL`), where noise counts (or entries
+    are missing) and a prior can make up for it.
 
     Restarts that pull each other together (`GroupConsistency`) stay as they are.
     """
     smoothing = [prior for prior in problem.priors if isinstance(prior, TotalVariation)]
     coupled = any(isinstance(prior, GroupConsistency) for prior in problem.priors)
-    idle = isinstance(problem.objective, Nothing) or not smoothing or coupled
-    if idle or problem.noise_share < NEGLIGIBLE:
+    noisy = problem.noise_share >= NEGLIGIBLE
+    if isinstance(problem.objective, Nothing) or not smoothing or coupled or not (noisy or is_partial(problem)):
         return problem, start
-    factors = start.new_tensor(MULTIPLIERS).repeat_interleave(len(start))
+    chosen = MULTIPLIERS if noisy else PARTIAL
+    factors = start.new_tensor(chosen).repeat_interleave(len(start))
     priors = tuple(Multiplied(p, factors) if isinstance(p, TotalVariation) else p for p in problem.priors)
-    return replace(problem, priors=priors), start.repeat(len(MULTIPLIERS), 1)
+    return replace(problem, priors=priors), start.repeat(len(chosen), 1)
+
+
+def is_partial(problem: Problem) -> bool:
+    """Whether the adversary knows that entries of the update are missing, and some are left to be matched."""
+    view = problem.observation.knowledge.view
+    if view is None or not problem.visible_entries:
+        return False
+    return view.partial or any(not bool(mask.all()) for mask in (view.visible or {}).values())
 
 
 def multipliers(priors: Sequence[Prior]) -> Tensor | None:
@@ -67,7 +81,31 @@ def multipliers(priors: Sequence[Prior]) -> Tensor | None:
 def by_discrepancy(problem: Problem, misfits: Tensor, factors: Tensor) -> int:
     """The restart to return of those that `spread` made, by their misfits (restart,); see `strongest_that_fits`."""
     explained = problem.objective.explained_by(problem.observed, problem.noise, problem.weights)
+    if problem.noise_share < NEGLIGIBLE:
+        explained = max(explained, SLACK * float(torch.where(misfits.isfinite(), misfits, torch.inf).min()))
     return strongest_that_fits(misfits, factors, explained=explained, entries=problem.visible_entries)
+
+
+def by_replay(problem: Problem, candidates: Tensor) -> int:
+    r"""The candidate (restart, unknown) of which the client would have sent the fewest entries $m$ otherwise.
+
+    Of those with up to $m + 2\sqrt m$, a difference that chance makes, the one with the strongest prior.
+    """
+    differing = torch.cat([_differing(problem, row[None]) for row in candidates])
+    factors = multipliers(problem.priors)
+    factors = torch.ones_like(differing) if factors is None else factors
+    least = float(differing.min())
+    return strongest_that_fits(differing, factors, explained=least + 2 * math.sqrt(least), entries=10**9)
+
+
+def _differing(problem: Problem, candidate: Tensor) -> Tensor:
+    """(1,) entries of the received update that differ from the candidate's, sent by the same defense."""
+    view = problem.observation.knowledge.view
+    assert view is not None
+    assert view.replay is not None
+    exact = replace(problem, observation=problem.observation.informed(replace(view, surrogate=view.replay)))
+    sent = exact.simulate(candidate.detach())[0]
+    return torch.stack([(s != o).sum() for s, o in zip(sent, problem.observed)]).sum()[None].to(candidate)
 
 
 def strongest_that_fits(misfits: Tensor, factors: Tensor, *, explained: float, entries: int) -> int:
