@@ -3,11 +3,12 @@
     python benchmarks/informed_attackers.py                       # all defenses, about half an hour on one core
     python benchmarks/informed_attackers.py --only sign top_k     # some of them
     python benchmarks/informed_attackers.py --images 2 --releases 10
+    python benchmarks/informed_attackers.py --data cifar10 --first 4   # on other pictures, here its 5th to 8th
 
 One image an update, its label known, in a small untrained convolutional network on 16x16 crops of the bundled
-photographs; both attackers run `inverting_gradients` with the same start and 300 iterations. Mean PSNR in dB over
-the images after matching. The flat picture of an image's mean colour is scored beside it: a figure under that carries
-no information.
+photographs (or on another set of colour images); both attackers run `inverting_gradients` with the same start and 300
+iterations. Mean PSNR in dB over the images after matching. The flat picture of an image's mean colour is scored beside
+it: a figure under that carries no information.
 
 Figures "earlier" are those of our study of released defenses, made with other code, other pictures and the reference
 implementations of the defenses where there are any: orders and gaps compare, decibels only roughly.
@@ -86,9 +87,9 @@ def network() -> nn.Module:
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * (SHAPE[1] // 4) ** 2, CLASSES))
 
 
-def pictures(count: int) -> Tensor:
-    """The first crops of the bundled photographs."""
-    return data.load("photos", size=SHAPE[1], limit=count).images
+def pictures(count: int, name: str = "photos", first: int = 0) -> Tensor:
+    """Pictures of a set from the one numbered `first` on; those of the photographs are crops."""
+    return data.load(name, size=SHAPE[1], limit=first + count).images[first:]
 
 
 def public_batch() -> Batch:
@@ -158,10 +159,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="DEFENSE", help="only these defenses")
     parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--data", default="photos", help="which set of colour images")
+    parser.add_argument("--first", type=int, default=0, help="number of the first picture taken from it")
     parser.add_argument("--releases", type=int, default=1, help="how often the client sends the same batch")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    images = pictures(arguments.images)
+    images = pictures(arguments.images, arguments.data, arguments.first)
     flat = [-10 * (x - x.mean((1, 2), keepdim=True)).square().mean().log10().item() for x in images]
     print(f"Mean colour alone: {statistics.mean(flat):.1f} dB ({' '.join(f'{v:.1f}' for v in flat)}).\n\n{HEADER}")
     for row in rows(arguments.only):
