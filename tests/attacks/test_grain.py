@@ -1,6 +1,7 @@
 """GRAIN: the graph behind a gradient, what it cannot be told from, and what is said when it cannot be found."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -418,6 +419,74 @@ def test_neighbours_that_are_solved_for_are_those_that_a_search_finds(circle):
                 assert sorted(solved) == sorted(check.search(centre, groups, budget)[0])
                 found += len(solved)
     assert found
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_neighbours_are_chosen_in_every_way_once_however_small_the_tables(distinct, monkeypatch):
+    from itertools import combinations, combinations_with_replacement, product
+
+    from invertigo.attacks.exact.grain import multisets
+
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(9, 3, generator=generator, dtype=torch.float64)
+    choose = combinations if distinct else combinations_with_replacement
+    options = [[0, 2, 3, 5, 6, 7], [1, 4, 8], []]
+    for counts in ([4], [4, 2], [2, 3], [5, 0], [3, 1, 1]):
+        groups = [
+            multisets.Slots(torch.tensor(o, dtype=torch.long), parts[o], count, distinct)
+            for o, count in zip(options, counts)
+        ]
+        ways = [choose(o, count) for o, count in zip(options, counts)]
+        wanted = sorted(tuple(sorted(sum(choice, ()))) for choice in product(*ways))
+        for chunk, table in ((1 << 16, 10**7), (8, 100), (4, 1)):
+            monkeypatch.setattr(multisets, "CHUNK", chunk)
+            monkeypatch.setattr(multisets, "LARGEST_TABLE", table)
+            found = [*multisets.fillings(groups, parts[0])]
+            assert sorted(tuple(sorted(row)) for chosen, _ in found for row in chosen.tolist()) == wanted
+            for chosen, sums in found:
+                torch.testing.assert_close(sums, parts[0] + parts[chosen].sum(1))
+
+
+def ego_network():
+    """An actor with 24 colleagues, most of them from three films: some 10^9 neighbourhoods fit at first sight."""
+    films = [range(1, 8), range(7, 15), range(14, 25), (2, 9, 16, 20), (3, 10)]
+    edges = torch.zeros(25, 25, dtype=torch.bool)
+    for a, b in {(0, i) for i in range(1, 25)} | {(a, b) for film in films for a in film for b in film if a < b}:
+        edges[a, b] = edges[b, a] = True
+    domain = Graphs((26,), nodes=25, degree_block=0)
+    batch = Batch({**domain.encode([LabelledGraph(edges.sum(1)[:, None], edges)]), "labels": torch.tensor([1])})
+    return seen(batch, network(domain=domain, dtype=torch.float64), domain)
+
+
+def hub_of_papers():
+    domain, batch = papers([(0, i) for i in range(1, 11)] + [(1, 2), (10, 11), (11, 12), (12, 13)])
+    return seen(batch, network(domain=domain), domain)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.4])
+@pytest.mark.parametrize("observed", [ego_network, hub_of_papers], ids=["ego network", "papers"])
+def test_every_stage_keeps_to_the_budget(observed, seconds):
+    observation = observed()
+    started = time.process_time()
+    result = reconstruct(observation, "grain", seconds=seconds)
+    assert time.process_time() - started < seconds + 1.0
+    proof = result.certificate
+    if proof.kind == "partial":
+        assert "budget ended" in result.notes[0]
+        kinds = {tuple(row) for row in observation.task.domain.choices(proof.alternatives[0]["features"]).tolist()}
+        assert proof.certain_nodes <= len(kinds)
+
+
+def test_graphs_found_before_the_budget_ends_are_returned_as_a_class_that_is_not_complete():
+    from invertigo.attacks.exact.grain.budget import Budget
+    from invertigo.attacks.exact.grain.equivalents import equivalent_graphs
+
+    # Twelve alike nodes of degree three: many cubic graphs, and no time to list them all.
+    own, around = [0], [(0, 0, 0)]
+    given = {"aromatic": None, "most_nodes": 64, "most": 10**6, "seconds": 10.0}
+    found = equivalent_graphs(own, around, [[12]], Budget(0.5), **given)
+    assert found.members
+    assert not found.complete
 
 
 def informed(observation, **view):

@@ -37,6 +37,17 @@ class Budget:
         """There is time, whatever a stage's own limit says."""
         return self.spent <= self.seconds
 
+    @property
+    def remaining(self) -> float:
+        """CPU seconds until the nearest limit."""
+        return max(min([self.seconds, *self._limits]) - self.spent, 0.0)
+
+    def afford(self, seconds: float, what: str) -> None:
+        """Check before work that cannot be interrupted that there is time for it. Raises: OutOfBudget."""
+        self.spend()
+        if seconds > self.remaining:
+            raise OutOfBudget(f"{self.spent:.1f} CPU seconds, since {what} takes about {seconds:.0f} more")
+
     def spend(self, candidates: int = 0) -> None:
         """Count candidates. Raises: OutOfBudget."""
         self.candidates += candidates

@@ -58,14 +58,37 @@ def equivalent_graphs(
         options: possible counts of each colour (several where colours look alike to the gradient).
         aromatic: of molecules, which colours are aromatic atoms; graphs are then ranked by their rings. Of other
             graphs None: fewer parts and fewer nodes are likelier.
-        most: members at which counting stops.
+        most: members at which counting stops; when the budget ends, those found so far are returned.
         seconds: CPU seconds for each way of searching.
     """
     found = EquivalentGraphs(complete=True)
+    try:
+        _realise(found, own, around, options, budget, aromatic, most_nodes, most, seconds)
+    except OutOfBudget:
+        if not found.members:
+            raise
+        found.complete = False
+    found.members.sort(key=lambda member: member.cost)
+    return found
+
+
+def _realise(
+    found: EquivalentGraphs,
+    own: Sequence[int],
+    around: Sequence[tuple[int, ...]],
+    options: Sequence[Sequence[int]],
+    budget: Budget,
+    aromatic: Sequence[bool] | None,
+    most_nodes: int,
+    most: int,
+    seconds: float,
+) -> None:
+    """Add members, multiple after multiple. Raises: OutOfBudget."""
     least, parts = None, fewest_parts(own, around)
     first = min((_least_fold(own, around, counts) for counts in options), default=1)
     for fold in range(first, first + MOST_FOLD):
         for counts in options:
+            budget.spend()
             nodes = fold * sum(counts)
             wanted = instances(own, around, [fold * count for count in counts])
             if nodes > most_nodes or not balanced(wanted):
@@ -83,8 +106,6 @@ def equivalent_graphs(
                 if len(found) > before:
                     least, found.fold = least or nodes, fold
                     break
-    found.members.sort(key=lambda member: member.cost)
-    return found
 
 
 def _least_fold(own: Sequence[int], around: Sequence[tuple[int, ...]], counts: Sequence[int]) -> int:
@@ -133,22 +154,24 @@ class _Collector:
                 for edges in search.graphs():
                     if len(self.found) >= self.most:
                         return False
-                    self._add(edges)
+                    self._add(edges, budget)
         except OutOfBudget:
             if not budget.left:
                 raise
             return False
         return True
 
-    def _add(self, edges: Edges) -> None:
+    def _add(self, edges: Edges, budget: Budget) -> None:
         near = neighbours(edges, len(self.colours))
         form, invariant = first_form(self.colours, near)
         if form in self.forms:
             return
         self.forms.add(form)
         same = self.seen.setdefault(invariant, [])
-        if any(same_graph(self.colours, near, self.colours, other) for other in same):
-            return
+        for other in same:
+            budget.spend()
+            if same_graph(self.colours, near, self.colours, other):
+                return
         same.append(near)
         self.found.members.append(Member(self.colours, edges, self._cost(near, edges)))
 

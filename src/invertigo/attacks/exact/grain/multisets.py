@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK = 1 << 16
-LARGEST_TABLE = 4_000_000
+LARGEST_TABLE = 8_000_000
+"""Numbers in a table of partial sums that is kept whole."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ def fillings(groups: Sequence[Slots], base: Float[Tensor, " part"]) -> Iterator[
         for chosen, sums in _multisets(groups[0], groups[0].count):
             yield chosen, sums + base
         return
+    largest = max(range(len(groups)), key=lambda g: groups[g].ways)
+    if _too_large(groups[largest], groups[largest].ways):
+        yield from _one_by_one(groups, largest, base)
+        return
     tables = [_table(group, group.count) for group in groups]
     total = prod(len(chosen) for chosen, _ in tables)
     for start in range(0, total, CHUNK):
@@ -67,9 +72,38 @@ def fillings(groups: Sequence[Slots], base: Float[Tensor, " part"]) -> Iterator[
         yield torch.cat(picked, 1), sums
 
 
+def _too_large(group: Slots, rows: int) -> bool:
+    return rows * (group.parts.shape[1] + group.count) > LARGEST_TABLE
+
+
+def _one_by_one(groups: Sequence[Slots], largest: int, base: Tensor) -> Iterator[Filled]:
+    """Fillings with one group whose ways are too many for a table: each chunk of them with all ways of the others."""
+    others = [group for number, group in enumerate(groups) if number != largest]
+    for chosen, sums in _multisets(groups[largest], groups[largest].count):
+        for rest, added in fillings(others, base):
+            for start in range(0, len(chosen), max(CHUNK // max(len(rest), 1), 1)):
+                some = slice(start, start + max(CHUNK // max(len(rest), 1), 1))
+                picked = chosen[some].repeat_interleave(len(rest), 0), rest.repeat(len(chosen[some]), 1)
+                joined = sums[some].repeat_interleave(len(rest), 0) + added.repeat(len(chosen[some]), 1)
+                yield torch.cat(picked, 1), joined
+
+
+def _by_lead(group: Slots, count: int) -> Iterator[Filled]:
+    """Multisets by their first member, whose others are multisets of the options from there on."""
+    for lead in range(len(group.options)):
+        start = lead + int(group.distinct)
+        rest = Slots(group.options[start:], group.parts[start:], count - 1, group.distinct)
+        for chosen, sums in _multisets(rest, count - 1):
+            first = group.options[lead].expand(len(chosen), 1)
+            yield torch.cat([first, chosen], 1), sums + group.parts[lead]
+
+
 def _multisets(group: Slots, count: int) -> Iterator[Filled]:
     if count == 1 or group.ways <= CHUNK:
         yield _table(group, count)
+        return
+    if _too_large(group, Slots(group.options, group.parts, count - 1, group.distinct).ways):
+        yield from _by_lead(group, count)
         return
     places, parts = _places(group, count - 1)
     leads = torch.arange(len(group.options)) + int(group.distinct)

@@ -12,6 +12,7 @@ from invertigo.domains import Graphs
 
 MOST_KINDS = 200_000
 """Partial choices kept at once; more means that the row space rules next to nothing out."""
+CHUNK = 1 << 14
 COARSE = 4.0
 """A restricted row space is a worse conditioned one; its tolerance is this much larger."""
 
@@ -34,7 +35,9 @@ def kinds_in(domain: Graphs, space: Subspace, budget: Budget) -> Int[Tensor, "ki
         return known[space.distance(rows) < space.tolerance]
     table = _table(domain)
     every = [torch.arange(max(width, 2))[:, None] for width in domain.blocks]
-    alone = [options[_fits(domain, space, table, [block], options)][:, 0] for block, options in enumerate(every)]
+    alone = [
+        options[_fits(domain, space, table, [block], options, budget)][:, 0] for block, options in enumerate(every)
+    ]
     order = sorted(range(len(alone)), key=lambda block: len(alone[block]))
     chosen = alone[order[0]][:, None]
     for count in range(2, len(order) + 1):
@@ -43,7 +46,7 @@ def kinds_in(domain: Graphs, space: Subspace, budget: Budget) -> Int[Tensor, "ki
         if len(chosen) * len(options) > MOST_KINDS:
             raise TooMany(f"more than {MOST_KINDS} kinds of nodes fit the first layer's row space")
         chosen = torch.cat([chosen.repeat_interleave(len(options), 0), options.repeat(len(chosen))[:, None]], 1)
-        chosen = chosen[_fits(domain, space, table, order[:count], chosen)]
+        chosen = chosen[_fits(domain, space, table, order[:count], chosen, budget)]
     return chosen[:, torch.tensor(order).argsort()]
 
 
@@ -61,14 +64,23 @@ def _table(domain: Graphs) -> tuple[Float[Tensor, "member column"], ...]:
 
 
 def _fits(
-    domain: Graphs, space: Subspace, table: tuple[Tensor, ...], blocks: list[int], chosen: Int[Tensor, "choice group"]
+    domain: Graphs,
+    space: Subspace,
+    table: tuple[Tensor, ...],
+    blocks: list[int],
+    chosen: Int[Tensor, "choice group"],
+    budget: Budget,
 ) -> Tensor:
     """(choice,) whether the columns of these groups lie in the space restricted to them."""
     columns = torch.cat([torch.arange(domain.columns[b].start, domain.columns[b].stop) for b in blocks])
-    rows = torch.cat([table[block][member] for block, member in zip(blocks, chosen.T)], 1)
-    if len(columns) == domain.width:
-        return space.distance(rows[:, columns.argsort()]) < space.tolerance
-    part = space.restricted(columns)
+    whole = len(columns) == domain.width
+    part = space if whole else space.restricted(columns)
     if part.full:
         return torch.ones(len(chosen), dtype=torch.bool)
-    return part.distance(rows) < COARSE * max(part.tolerance, space.tolerance)
+    tolerance = space.tolerance if whole else COARSE * max(part.tolerance, space.tolerance)
+    found = []
+    for some in chosen.split(CHUNK):
+        budget.spend()
+        rows = torch.cat([table[block][member] for block, member in zip(blocks, some.T)], 1)
+        found.append(part.distance(rows[:, columns.argsort()] if whole else rows) < tolerance)
+    return torch.cat(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, product
 
@@ -23,6 +23,8 @@ from invertigo.attacks.exact.grain.vertices import MANY, corner_kinds
 from invertigo.attacks.subspace import Subspace
 from invertigo.domains import Graphs
 
+SECONDS_TO_WEIGH = 4e-9
+"""CPU seconds of the non-negative least squares, over the third power of the number of unknowns; measured."""
 MOST_SPLITS = 256
 """Ways to share counts among colours that look alike to the gradient."""
 
@@ -128,6 +130,7 @@ def gather(
         return
     with budget.stage("counts"):
         rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
+        budget.afford(SECONDS_TO_WEIGH * len(rows) ** 3, f"weighing {len(rows)} neighbourhoods")
         evidence.shares = shares(anatomy, rows, scores, 1 / most_nodes)
 
 
@@ -140,14 +143,20 @@ def read_rows(anatomy: Anatomy, colours: Colours, features: Tensor) -> Float[Ten
 
 def split(counts: list[int], groups: tuple[tuple[int, ...], ...], most: int = MOST_SPLITS) -> list[dict[int, int]]:
     """Counts of colours from counts of groups: every way to share a group's count among its colours."""
-    ways = [[dict(zip(group, parts)) for parts in _parts(count, len(group))] for count, group in zip(counts, groups)]
+    ways = [
+        [dict(zip(group, parts)) for parts in islice(_parts(count, len(group)), most)]
+        for count, group in zip(counts, groups)
+    ]
     return [
         {colour: count for part in choice for colour, count in part.items() if count}
         for choice in islice(product(*ways), most)
     ]
 
 
-def _parts(total: int, count: int) -> list[tuple[int, ...]]:
+def _parts(total: int, count: int) -> Iterator[tuple[int, ...]]:
     if count == 1:
-        return [(total,)]
-    return [(first, *rest) for first in range(total, -1, -1) for rest in _parts(total - first, count - 1)]
+        yield (total,)
+        return
+    for first in range(total, -1, -1):
+        for rest in _parts(total - first, count - 1):
+            yield (first, *rest)

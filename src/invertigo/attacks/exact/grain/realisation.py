@@ -117,7 +117,9 @@ class Search:
             else:
                 classes[(FRESH, 1, self.wanted.alike[b])].append(b)
         groups = [classes[key] for key in sorted(classes)]
-        for chosen in _choose(groups, count):
+        for tried, chosen in enumerate(_choose(groups, count), 1):
+            if tried % 64 == 0:
+                self.budget.spend()
             if self.ring <= 3 or count == 1 or self._apart(chosen):
                 yield chosen
 

@@ -16,6 +16,7 @@ from invertigo.attacks.exact.grain.multisets import Slots, fillings, ways
 from invertigo.attacks.exact.grain.nodes import TooMany
 
 MOST = 4_000_000
+CHUNK = 1024
 GRID = 4e-3
 """Directions are first compared on a grid this fine, then exactly."""
 SAME = 1e-3
@@ -61,7 +62,7 @@ def off_the_space(
     residuals = torch.cat(kept).double()
     loose = check.tolerance if check.coarse is None else check.coarse[2]
     sizes = residuals.norm(dim=1)
-    aside = parallel(residuals, sizes > check.space.tolerance)
+    aside = parallel(residuals, sizes > check.space.tolerance, budget)
     wanted = ((sizes <= loose) | aside).nonzero()[:, 0].tolist()
     rows = [_row(check, own[w], chosen[w]) for w in wanted]
     exact = [bool(aside[w]) or bool(check.rows_pass(row)[0]) for w, row in zip(wanted, rows)]
@@ -69,7 +70,9 @@ def off_the_space(
     return [own[wanted[s]] for s in sure], [chosen[wanted[s]] for s in sure], [rows[s] for s in sure]
 
 
-def parallel(residuals: Float[Tensor, "row column"], considered: Bool[Tensor, " row"]) -> Bool[Tensor, " row"]:
+def parallel(
+    residuals: Float[Tensor, "row column"], considered: Bool[Tensor, " row"], budget: Budget
+) -> Bool[Tensor, " row"]:
     """Which of the considered residuals have a parallel one of another row (equal rows do not count)."""
     places = considered.nonzero()[:, 0]
     if len(places) == 0 or residuals.shape[1] == 0:
@@ -85,9 +88,11 @@ def parallel(residuals: Float[Tensor, "row column"], considered: Bool[Tensor, " 
         _, groups, counts = keys.unique(dim=0, return_inverse=True, return_counts=True)
         shared = (counts[groups] > 1).nonzero()[:, 0]
         for members in _grouped(groups[shared], shared):
-            near = torch.cdist(units[members], units[members]) < SAME
-            other = (sizes[members, None] - sizes[members]).abs() > APART * sizes[members].max()
-            found[places[members[(near & other).any(1)]]] = True
+            for some in members.split(CHUNK):
+                budget.spend()
+                near = torch.cdist(units[some], units[members]) < SAME
+                other = (sizes[some, None] - sizes[members]).abs() > APART * sizes[members].max()
+                found[places[some[(near & other).any(1)]]] = True
     return found
 
 

@@ -21,7 +21,7 @@ NEAR = 1e-3
 ALIKE = 1e-4
 """Relative to the largest, how near two features are as functions of the coordinates to be one."""
 TRIES = 4
-MOST_CORNERS = 200
+MOST_CORNERS = 120
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def corner_kinds(domain: Graphs, space: Subspace, budget: Budget) -> Corners | N
     while len(found) < space.rank:
         fresh = None
         for _ in range(TRIES):
-            budget.spend(1)
-            fresh = _beyond(box, found, generator)
+            fresh = _beyond(box, found, generator, budget)
             if fresh is not None:
                 break
         if fresh is None:
@@ -109,25 +108,27 @@ def _plane(domain: Graphs, slopes: Float[Tensor, "column rank"], mean: Float[Ten
     return -(weights[:, None] * slopes[absent]).sum(0) / weights.square().sum()
 
 
-def _beyond(box: _Box, found: list[np.ndarray], generator: np.random.Generator) -> np.ndarray | None:
+def _beyond(box: _Box, found: list[np.ndarray], generator: np.random.Generator, budget: Budget) -> np.ndarray | None:
     """A corner of zeros and ones off the span of those found, or None."""
     direction = generator.standard_normal(box.values.shape[1])
     if found:
         basis, _ = np.linalg.qr(np.array(found).T)
         direction -= basis @ (basis.T @ direction)
     for sign in (1.0, -1.0):
-        corner = _corner(box, sign * direction)
+        corner = _corner(box, sign * direction, budget)
         if corner is not None and abs(direction @ corner) > NEAR * np.linalg.norm(direction) * np.linalg.norm(corner):
             return corner
     return None
 
 
-def _corner(box: _Box, direction: np.ndarray) -> np.ndarray | None:
-    """The corner furthest in a direction, when its features are all zeros and ones."""
+def _corner(box: _Box, direction: np.ndarray, budget: Budget) -> np.ndarray | None:
+    """The corner furthest in a direction, when its features are all zeros and ones. Raises: OutOfBudget."""
+    budget.spend(1)
     limits = np.concatenate([np.full(len(box.values), 1.0 + NEAR), np.full(len(box.values), NEAR)])
     solved = linprog(
-        -direction, np.concatenate([box.values, -box.values]), limits, box.plane[None], [1.0], (None, None), "highs"
-    )
+        -direction, np.concatenate([box.values, -box.values]), limits, box.plane[None], [1.0], (None, None), "highs",
+        options={"time_limit": budget.remaining},
+    )  # fmt: skip
     if solved.status != 0:
         return None
     features = box.values @ solved.x
@@ -182,8 +183,7 @@ def _others(box: _Box, found: list[np.ndarray], generator: np.random.Generator, 
     made: list[np.ndarray] = []
     idle = 0
     while idle < 2 * (len(found) + len(made)):
-        budget.spend(1)
-        corner = _corner(box, generator.standard_normal(box.values.shape[1]))
+        corner = _corner(box, generator.standard_normal(box.values.shape[1]), budget)
         new = [] if corner is None else list(_new(box, np.array(found + made), corner[None]))
         idle = 0 if new else idle + 1
         made += new
