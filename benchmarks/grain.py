@@ -33,8 +33,8 @@ from invertigo.types import Batch, LocalTraining, MissingDataError, Observation,
 
 ALL = (1, 10**6)
 BINS = {
-    "citeseer": ((1, 9), (10, 19), (20, 29), (30, 40), ALL),
-    "imdb_binary": ((12, 15), (16, 25), (26, 40), (41, 136), ALL),
+    "citeseer": ((1, 10), (11, 20), (21, 30), (31, 40), ALL),
+    "imdb_binary": ((12, 20), (21, 40), (41, 136), ALL),
 }
 MOLECULES = ((1, 15), (16, 25), (26, 10**6), ALL)
 NAMES = {"imdb": "imdb_binary"}
