@@ -112,6 +112,10 @@ class Subspace:
         kept = self.basis[:, columns] * self.values[: self.rank, None]
         return row_space(kept, noise=2 * self.noise)
 
+    def cpu(self) -> Subspace:
+        """The same subspace on the processor."""
+        return Subspace(self.basis.cpu(), self.values.cpu(), self.noise)
+
     @cached_property
     def projector(self) -> Float[Tensor, "dim dim"]:
         """The matrix that projects a vector onto the subspace."""
