@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import torch
@@ -47,27 +48,33 @@ def off_the_space(
     mixer, null = check.parts, check.space.null.T
     if check.coarse is not None:
         mixer, null, _ = check.coarse
-    own, chosen, kept = [], [], []
+    chunks, starts, kept, count = [], [], [], 0
     for centre, groups in centres:
-        if len(own) + ways(groups) > MOST:
+        if count + ways(groups) > MOST:
             raise TooMany(f"more than {MOST} neighbourhoods to compare, with a singular adjacency")
         for picked, sums in fillings(groups, mixer.parts(centre, torch.tensor([centre]))[0]):
             budget.spend(len(picked))
             values = check.activation(mixer.finish(centre, sums))
             kept.append((values @ null / values.norm(dim=1, keepdim=True).clamp_min(1e-300)).float())
-            own += [centre] * len(picked)
-            chosen += [tuple(sorted(p)) for p in picked.tolist()]
-    if not own:
+            chunks.append((centre, picked.int()))
+            starts.append(count)
+            count += len(picked)
+    if not count:
         return [], [], []
     residuals = torch.cat(kept).double()
     loose = check.tolerance if check.coarse is None else check.coarse[2]
     sizes = residuals.norm(dim=1)
     aside = parallel(residuals, sizes > check.space.tolerance, budget)
-    wanted = ((sizes <= loose) | aside).nonzero()[:, 0].tolist()
-    rows = [_row(check, own[w], chosen[w]) for w in wanted]
-    exact = [bool(aside[w]) or bool(check.rows_pass(row)[0]) for w, row in zip(wanted, rows)]
-    sure = [number for number, fine in enumerate(exact) if fine]
-    return [own[wanted[s]] for s in sure], [chosen[wanted[s]] for s in sure], [rows[s] for s in sure]
+    found = []
+    for place in ((sizes <= loose) | aside).nonzero()[:, 0].tolist():
+        budget.spend()
+        chunk = bisect_right(starts, place) - 1
+        centre, picked = chunks[chunk]
+        around = tuple(sorted(picked[place - starts[chunk]].tolist()))
+        row = _row(check, centre, around)
+        if bool(aside[place]) or bool(check.rows_pass(row)[0]):
+            found.append((centre, around, row))
+    return [centre for centre, *_ in found], [around for _, around, _ in found], [row for *_, row in found]
 
 
 def parallel(
