@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from invertigo.attacks.exact.grain.blocks import Check, finished, limit, slots
+from invertigo.attacks.exact.grain.blocks import Check, Found, finished, limit, slots
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
 from invertigo.attacks.exact.grain.linear_counts import countings
@@ -17,20 +17,25 @@ FEW_WAYS = 4096
 
 def next_blocks(check: Check, before: Colours, budget: Budget) -> Colours:
     """Blocks of one step more: each neighbour's own block must name the centre's kind, and be of the kind named."""
-    own, around, rows = [], [], []
-    for centre, groups in around_each(check, before):
-        found = made = None
-        if check.linear and ways(groups) > FEW_WAYS:
-            solved = countings(check, centre, groups, budget)
-            if solved is not None:
-                found, made = check.choose(centre, solved)
-        if found is None or made is None:
-            found, made = check.search(centre, groups, budget)
-        own += [centre] * len(found)
-        around += found
-        rows += [made] if found else []
-        limit(len(own))
-    return finished(before, own, around, rows)
+    found: dict[int, Found] = {}
+    searched: list[int] = []
+
+    def unsolved() -> Iterator[tuple[int, list[Slots]]]:
+        for centre, groups in around_each(check, before):
+            solved = countings(check, centre, groups, budget) if check.linear and ways(groups) > FEW_WAYS else None
+            if solved is None:
+                searched.append(centre)
+                yield centre, groups
+            else:
+                found[centre] = check.choose(centre, solved)
+
+    made = check.search_all(unsolved(), budget)
+    found.update(zip(searched, made))
+    limit(sum(len(blocks) for blocks, _ in found.values()))
+    held = sorted((centre, blocks) for centre, blocks in found.items() if blocks[0])
+    own = [centre for centre, (blocks, _) in held for _ in blocks]
+    around = [block for _, (blocks, _) in held for block in blocks]
+    return finished(before, own, around, [rows for _, (_, rows) in held])
 
 
 def around_each(check: Check, before: Colours) -> Iterator[tuple[int, list[Slots]]]:

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from invertigo.attacks.exact.grain.colours import Colours
 from invertigo.models.graph_layers import GraphAttention, GraphConvolution
 
+Centres = int | Int[Tensor, " row"]
+"""One centre, or one for each row."""
+
 
 @dataclass(frozen=True)
 class Convolved:
@@ -36,13 +39,13 @@ class Convolved:
         """The same layer with these outputs only."""
         return Convolved(self.scaled[:, columns], self.degrees, None if self.bias is None else self.bias[columns])
 
-    def parts(self, centre: int, colours: Tensor) -> Float[Tensor, "colour part"]:
-        """What each neighbour (or the centre) adds to the sum around `centre`."""
+    def parts(self, centres: Centres, colours: Tensor) -> Float[Tensor, "colour part"]:
+        """What each neighbour (or the centre) adds to the sum around its centre."""
         return self.scaled[colours]
 
-    def finish(self, centre: int, sums: Float[Tensor, "row part"]) -> Float[Tensor, "row column"]:
-        """The layer's output from the sums over the centre and its neighbours."""
-        mixed = sums * float(self.degrees[centre] + 1) ** -0.5
+    def finish(self, centres: Centres, sums: Float[Tensor, "row part"]) -> Float[Tensor, "row column"]:
+        """The layer's output from the sums over a centre and its neighbours."""
+        mixed = sums * (self.degrees[centres] + 1).to(sums).rsqrt()[..., None]
         return mixed if self.bias is None else mixed + self.bias
 
 
@@ -80,21 +83,21 @@ class Attended:
         messages = self.messages[..., columns]
         return Attended(self.layer, messages, self.own, self.other, self.skipped[:, columns], columns, None)
 
-    def parts(self, centre: int, colours: Tensor) -> Float[Tensor, "colour part"]:
-        """The weights of each neighbour (or the centre) around `centre`, and its weighted messages."""
-        weights = F.leaky_relu(self.own[centre] + self.other[colours], self.layer.slope).exp()
+    def parts(self, centres: Centres, colours: Tensor) -> Float[Tensor, "colour part"]:
+        """The weights of each neighbour (or the centre) around its centre, and its weighted messages."""
+        weights = F.leaky_relu(self.own[centres] + self.other[colours], self.layer.slope).exp()
         spread = weights[:, self.heads][:, None] if self.heads is not None else weights[..., None]
         return torch.cat([weights, (spread * self.messages[colours]).flatten(1)], 1)
 
-    def finish(self, centre: int, sums: Float[Tensor, "row part"]) -> Float[Tensor, "row column"]:
-        """The layer's output from the sums over the centre and its neighbours."""
+    def finish(self, centres: Centres, sums: Float[Tensor, "row part"]) -> Float[Tensor, "row column"]:
+        """The layer's output from the sums over a centre and its neighbours."""
         count = self.own.shape[1]
         weights, mixed = sums[:, :count], sums[:, count:]
         if self.heads is not None:
-            return mixed / weights[:, self.heads] + self.skipped[centre]
+            return mixed / weights[:, self.heads] + self.skipped[centres]
         mixed = mixed.unflatten(1, (count, -1)) / weights[..., None]
         joined = mixed.flatten(1) if self.layer.concatenate else mixed.mean(1)
-        return joined + self.skipped[centre]
+        return joined + self.skipped[centres]
 
 
 def prepare(layer: GraphConvolution | GraphAttention, colours: Colours) -> Convolved | Attended:

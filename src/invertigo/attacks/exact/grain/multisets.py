@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import comb, prod
 
 import torch
@@ -11,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK = 1 << 16
+FEW = 512
+"""Ways of which the places are remembered, since the same numbers of options and slots come again and again."""
 LARGEST_TABLE = 8_000_000
 """Numbers in a table of partial sums that is kept whole."""
 
@@ -137,14 +140,30 @@ def _places(group: Slots, count: int) -> Filled:
     if size == 0 or count == 0:
         rows = 1 if count == 0 else 0
         return torch.zeros(rows, count, dtype=torch.long), group.parts.new_zeros(rows, group.parts.shape[1])
+    if Slots(group.options, group.parts, count, group.distinct).ways <= FEW:
+        places = _few_places(size, count, group.distinct)
+        return places, group.parts[places].sum(1)
     places = torch.arange(size)[:, None]
     sums = group.parts
     for _ in range(count - 1):
-        # A tuple that ends in place p goes on with p (or, in a set, p + 1), p + 1, ..., which keeps the order.
-        start = places[:, -1] + int(group.distinct)
-        repeats = size - start
-        index = torch.arange(len(places)).repeat_interleave(repeats)
-        ends = torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index] + start[index]
+        index, ends = _continued(places[:, -1], size, group.distinct)
         places = torch.cat([places[index], ends[:, None]], 1)
         sums = sums[index] + group.parts[ends]
     return places, sums
+
+
+@lru_cache(maxsize=256)
+def _few_places(size: int, count: int, distinct: bool) -> Int[Tensor, "row place"]:
+    places = torch.arange(size)[:, None]
+    for _ in range(count - 1):
+        index, ends = _continued(places[:, -1], size, distinct)
+        places = torch.cat([places[index], ends[:, None]], 1)
+    return places
+
+
+def _continued(last: Int[Tensor, " row"], size: int, distinct: bool) -> tuple[Tensor, Tensor]:
+    """Which tuple each longer one starts with, and its next place: the last one (or, in a set, one more) or later."""
+    start = last + int(distinct)
+    repeats = size - start
+    index = torch.arange(len(last)).repeat_interleave(repeats)
+    return index, torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index] + start[index]
