@@ -12,6 +12,8 @@ from invertigo.domains import Graphs
 
 MOST_KINDS = 200_000
 """Partial choices kept at once; more means that the row space rules next to nothing out."""
+MANY_KINDS = 4096
+"""From so many on, a group's members are checked alone before they multiply the choices."""
 CHUNK = 1 << 14
 COARSE = 4.0
 """A restricted row space is a worse conditioned one; its tolerance is this much larger."""
@@ -34,18 +36,17 @@ def kinds_in(domain: Graphs, space: Subspace, budget: Budget) -> Int[Tensor, "ki
         rows = domain.to_model(domain.one_hot(known).double())
         return known[space.distance(rows) < space.tolerance]
     table = _table(domain)
-    every = [torch.arange(max(width, 2))[:, None] for width in domain.blocks]
-    alone = [
-        options[_fits(domain, space, table, [block], options, budget)][:, 0] for block, options in enumerate(every)
-    ]
-    order = sorted(range(len(alone)), key=lambda block: len(alone[block]))
-    chosen = alone[order[0]][:, None]
-    for count in range(2, len(order) + 1):
-        options = alone[order[count - 1]]
+    # Wide groups rule out the most.
+    order = sorted(range(len(domain.blocks)), key=lambda block: -domain.blocks[block])
+    chosen = torch.zeros(1, 0, dtype=torch.long)
+    for count, block in enumerate(order, 1):
+        options = torch.arange(max(domain.blocks[block], 2))[:, None]
+        if count > 1 and len(chosen) * len(options) > MANY_KINDS:
+            options = options[_fits(domain, space, table, [block], options, budget)]
         budget.spend(len(chosen) * len(options))
         if len(chosen) * len(options) > MOST_KINDS:
             raise TooMany(f"more than {MOST_KINDS} kinds of nodes fit the first layer's row space")
-        chosen = torch.cat([chosen.repeat_interleave(len(options), 0), options.repeat(len(chosen))[:, None]], 1)
+        chosen = torch.cat([chosen.repeat_interleave(len(options), 0), options.repeat(len(chosen), 1)], 1)
         chosen = chosen[_fits(domain, space, table, order[:count], chosen, budget)]
     return chosen[:, torch.tensor(order).argsort()]
 
