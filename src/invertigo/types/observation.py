@@ -66,7 +66,7 @@ class Observation:
     """One update as the adversary received it, with all that the adversary knows.
 
     `parameters` and `buffers` are those of the model the client was sent, by name. `releases` are all updates that this
-    client sent for the same batch and model, `update` first, when there was more than one.
+    client sent for the same batch and model, in order, when there was more than one or `update` is made from them.
     """
 
     task: Task
@@ -120,7 +120,13 @@ class Observation:
             task=view.task or self.task,
             update=view.update or self.update,
             knowledge=replace(self.knowledge, view=view),
+            releases=self.releases or (() if view.update is None else (self.update,)),
         )
+
+    def naive(self) -> Observation:
+        """The same observation as who does not know the defense reads it: the first release, as it was received."""
+        received = self.releases[0] if self.releases else self.update
+        return replace(self, update=received, knowledge=replace(self.knowledge, view=None))
 
     @classmethod
     def from_gradients(

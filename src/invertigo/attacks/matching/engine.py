@@ -13,6 +13,7 @@ from torch import Tensor
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.initial import Start, starting_images
+from invertigo.attacks.matching.naive_candidate import NAIVE_NOTE, compares, with_candidate
 from invertigo.attacks.matching.noise import (
     NEGLIGIBLE,
     by_discrepancy,
@@ -76,14 +77,37 @@ class Matching:
     def run(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
-        """Reconstruct the batch behind `observation`; see `types.Attack`."""
-        problem, inferred = self.problem(observation)
+        """Reconstruct the batch behind `observation`; see `types.Attack`.
+
+        Who knows the defense also tries the attack of who does not, from the same start, and takes the candidate whose
+        update, sent through the defense, comes nearest to what was received.
+        """
+        (problem, inferred), before = self.problem(observation), generator.get_state()
+        doubted = compares(problem)
         problem, start = spread(problem, self.starting_point(problem, generator))
-        pace = Pace(self.optimiser.iterations, progress, self.seconds, self.plan)
+        share = len(start) / (len(start) + self.restarts) if doubted else 1.0
+        pace = self._pace(progress, share)
         with simulating(observation.task.model, observation.local.mode), threads_for(problem):
             optimum = self.optimiser.minimise(problem, start, pace, generator)
+            if doubted:
+                generator.set_state(before)
+                problem, optimum = self._with_naive(problem, optimum, self._pace(progress, 1 - share), generator)
             winner = self._winner(problem, optimum)
-        return self._reconstruction(problem, optimum, winner, pace, inferred)
+        notes = (NAIVE_NOTE,) if winner == len(start) else ()
+        return self._reconstruction(problem, replace(optimum, notes=(*optimum.notes, *notes)), winner, pace, inferred)
+
+    def _with_naive(
+        self, problem: Problem, optimum: Optimum, pace: Pace, generator: torch.Generator
+    ) -> tuple[Problem, Optimum]:
+        """The problem and its candidates, with what the naive attack finds as the last one."""
+        naive, _ = self.problem(problem.observation.naive())
+        found = self.optimiser.minimise(naive, self.starting_point(naive, generator), pace, generator)
+        best = self._winner(naive, found)
+        return with_candidate(problem, optimum, naive.space, found.best[best : best + 1])
+
+    def _pace(self, progress: Progress | None, share: float) -> Pace:
+        seconds = None if self.seconds is None else share * self.seconds
+        return Pace(self.optimiser.iterations, progress, seconds, self.plan)
 
     def problem(self, observation: Observation) -> tuple[Problem, bool]:
         """The optimisation problem, and whether its labels were inferred rather than given."""
