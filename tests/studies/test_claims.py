@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -283,3 +284,53 @@ def test_intervals_of_very_many_values_come_from_normal_theory_and_agree():
     assert ratio is not None
     assert ratio.estimate == pytest.approx(many.estimate / 2)
     assert ratio_interval([1.0, 2.0], [-1.0, 0.0]) is None
+
+
+def trained_client(defense: str, accuracy: float, *, seed: int = 0, block: int = 0, method: str = "dlg"):
+    """A cell of a study with two attacks, whose client's training was made once for a defense and a seed."""
+    from invertigo.auditing.record import UtilityRecord
+
+    found = cell(
+        {"defense": defense, "attack": method}, seed, [attack(method, psnr=[10.0 + block])], block=block, skip=block
+    )
+    utility = UtilityRecord(
+        rounds=1, clients=1, dirichlet=None, batch_size=1, learning_rate=0.1, examples=10, test=10, accuracy=accuracy,
+        curve=[(1, accuracy)], diverged=False, chance=0.5, undefended_accuracy=None, undefended_curve=[],
+        undefended_share=0.0, seconds=1.0, undefended_seconds=None, bytes=1.0, raw_bytes=1.0, facts={},
+    )  # fmt: skip
+    record = found.record.model_copy(
+        update={"utility": utility, "scenario": {**found.record.scenario, "defense": {"name": defense}}}
+    )
+    return dataclasses.replace(found, record=record)
+
+
+def trainings(seeds: int) -> list:
+    accuracy = {"noise": 0.9, "learned": 0.95}
+    return [
+        trained_client(defense, accuracy[defense] + 0.001 * seed, seed=seed, block=block, method=method)
+        for defense in accuracy
+        for method in ("dlg", "idlg")
+        for seed in range(seeds)
+        for block in range(6)
+    ]
+
+
+def test_a_training_that_many_cells_report_counts_once():
+    high = claim(threshold={"value": "utility", "where": {"defense": "learned"}, "op": ">=", "number": 0.9})
+    once = judge_claim(high, trainings(1))
+    assert (once.status, once.n, once.unit, once.estimate) == ("inconclusive", 1, "trainings", 0.95)
+    thrice = judge_claim(high, trainings(3))
+    assert (thrice.status, thrice.n) == ("holds", 3)
+
+
+def test_trainings_are_compared_in_pairs_of_trainings():
+    gain = {"value": "utility", "left": {"defense": "learned"}, "right": {"defense": "noise"}}
+    found = judge_claim(claim(compare=gain), trainings(4))
+    assert (found.status, found.n) == ("holds", 4)
+    assert found.estimate == pytest.approx(0.05)
+
+
+def test_a_correlation_with_utility_has_one_point_for_each_training():
+    found = judge_claim(claim(correlation={"x": "utility", "y": "psnr.mean", "at_most": 0.5}), trainings(3))
+    assert (found.n, found.unit) == (0, "trainings")  # each training's examples have the same mean
+    assert "does not vary" in found.reason

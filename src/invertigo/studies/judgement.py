@@ -102,7 +102,7 @@ def compare(test: Compare, results: Sequence[CellResult]) -> Finding:
         cells = select(results, where)
         read = [(cell, reading(cell, value, where)) for cell in cells]
         doubts += _unread(read) or ([] if cells else [f"no cell has {_say(where)}"])
-        sides.append(_grouped(read, keys))
+        sides.append(_grouped(_replicates(read, test.value), keys))
     lonely = [key for key in {**sides[0], **sides[1]} if not (key in sides[0] and key in sides[1])]
     doubts += [f"{len(lonely)} of {len({**sides[0], **sides[1]})} have no partner on the other side"] if lonely else []
     shared = [key for key in sides[0] if key in sides[1]]
@@ -120,13 +120,14 @@ def threshold(test: Threshold, results: Sequence[CellResult]) -> Finding:
     """The mean over the cells of a slice; over the private examples when there is one cell."""
     cells = select(results, test.where)
     read = [(cell, reading(cell, parse_value(test.value), test.where)) for cell in cells]
-    known = [one for _, one in read if one.number is not None]
+    known = [one for _, one in _replicates(read, test.value)]
     single = len(known) == 1 and len(known[0].examples) > 1
     values = list(known[0].examples) if single else [one.number for one in known if one.number is not None]
     doubts = _unread(read) or ([] if cells else [f"no cell has {_say(test.where)}"])
     what = test.value + (f" where {_say(test.where)}" if test.where else "")
     interval = mean_interval(values) if values else None
-    return _finding(interval, test.op, test.number, what, _EXAMPLES if single else "cells", doubts)
+    unit = _TRAININGS if test.value == _UTILITY else _EXAMPLES if single else "cells"
+    return _finding(interval, test.op, test.number, what, unit, doubts)
 
 
 def order(test: Order, results: Sequence[CellResult]) -> Finding:
@@ -158,14 +159,34 @@ def correlation(test: Correlation, results: Sequence[CellResult]) -> Finding:
     columns = [[(cell, _quantity(cell, name, axes, test.where)) for cell in cells] for name in (test.x, test.y)]
     doubts = list(dict.fromkeys(doubt for column in columns for doubt in _unread(column)))
     doubts += [] if cells else [f"no cell has {_say(test.where)}"]
-    pairs = [(a.number, b.number) for (_, a), (_, b) in zip(*columns) if a.number is not None and b.number is not None]
+    trained = _UTILITY in (test.x, test.y)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, ((cell, a), (_, b)) in enumerate(zip(*columns)):
+        if a.number is not None and b.number is not None:
+            found.setdefault(_training(cell) if trained else str(number), []).append((a.number, b.number))
+    pairs = [(fmean(a for a, _ in same), fmean(b for _, b in same)) for same in found.values()]
     interval = correlation_interval([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
     doubts += [f"{test.x} or {test.y} does not vary over these cells"] if pairs and interval is None else []
     comparison, bound = (">=", test.at_least) if test.at_least is not None else ("<=", test.at_most or 0.0)
-    return _finding(interval, comparison, bound, f"rank correlation of {test.x} and {test.y}", "cells", doubts)
+    unit = _TRAININGS if trained else "cells"
+    return _finding(interval, comparison, bound, f"rank correlation of {test.x} and {test.y}", unit, doubts)
 
 
 _EXAMPLES = "private examples of one cell"
+_TRAININGS = "trainings"
+_UTILITY = "utility"
+
+
+def _replicates(read: Sequence[tuple[CellResult, Reading]], value: str) -> list[tuple[CellResult, Reading]]:
+    """The readings that exist and were made independently: a training that several cells report counts once."""
+    known = [(cell, one) for cell, one in read if one.number is not None]
+    return known if value != _UTILITY else list({_training(cell): (cell, one) for cell, one in known[::-1]}.values())
+
+
+def _training(cell: CellResult) -> str:
+    """What decides a training on the released updates. Attacks do not, nor which examples they are made on."""
+    scenario = {} if cell.record is None else cell.record.scenario
+    return plain([_pool(cell), [scenario.get(part) for part in ("model", "local", "defense", "utility")]])
 
 
 def _finding(
