@@ -180,10 +180,9 @@ def gradient_distance(
     with torch.enable_grad():
         loss = observation.task.evaluate(anatomy.model, fields)
         made = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
-    kept = [name in anatomy.gradients for name in named]
-    flat = torch.cat([g.flatten() for g, keep in zip(made, kept) if keep])
-    observed = torch.cat([anatomy.gradients[name].flatten() for name, keep in zip(named, kept) if keep])
-    return float((flat - observed).norm() / observed.norm())
+    pairs = [(own, anatomy.gradients[name]) for name, own in zip(named, made) if name in anatomy.gradients]
+    rest = sum(float((own - sent).square().sum()) for own, sent in pairs)
+    return (rest / max(sum(float(sent.square().sum()) for _, sent in pairs), 1e-300)) ** 0.5
 
 
 def stacked(graphs: Sequence[Mapping[str, Tensor]], places: int) -> dict[str, Tensor]:
