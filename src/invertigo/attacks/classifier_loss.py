@@ -33,7 +33,13 @@ class ClassifierLoss:
 
     @classmethod
     def of(cls, observation: Observation) -> ClassifierLoss | None:
-        """The loss behind an observation; None where its classifier is not found or not in the update."""
+        """The loss behind an observation; None where its classifier is not found or not in the update.
+
+        The classifier is found by a dry run on images of noise, so models that read anything else have none.
+        """
+        domain = observation.task.domain
+        if tuple(getattr(domain, "reads", (domain.inputs,))) != (domain.inputs,):
+            return None
         try:
             gradients, _ = mean_gradients(observation)
             parameters = dict(observation.parameters)  # not halfway: the update may be a made-up one

@@ -19,6 +19,7 @@ from invertigo.types import (
     InvertigoError,
     Observation,
     ThreatLevel,
+    protects,
 )
 
 LOSSES = frozenset({"epsilon", "delta"})
@@ -51,7 +52,7 @@ def make_defense(wanted: str | Mapping[str, Any] | Defense, domain: str) -> Defe
         chosen = defenses.make(wanted["name"], **settings)
     else:
         chosen = defenses.make(wanted)
-    if domain not in chosen.domains:
+    if not protects(chosen, domain):
         raise ConfigurationError(
             f"Defense '{chosen.name}' protects {', '.join(sorted(chosen.domains))}, not {domain}, so it would leave "
             "this client as it is. Choose another one from `invertigo list defenses`."

@@ -44,9 +44,10 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None, de
         trained: the state dict that `model.trained_epochs` would lead to, from an earlier staging of the same model.
         defense: in place of the scenario's.
     """
-    if defense is None and scenario.defended is not None:
-        defense = make_defense(scenario.defended.model_dump(), Images.name)
     images = _load(scenario)
+    if defense is None and scenario.defended is not None:
+        kind = Graphs.name if isinstance(images, GraphSet) else Images.name
+        defense = make_defense(scenario.defended.model_dump(), kind)
     drawn = _drawn_indices(scenario, images)
     private = drawn[scenario.data.skip :][: _wanted(scenario)]
     rest = _public(scenario, images.others(drawn)) if len(drawn) < len(images) else None

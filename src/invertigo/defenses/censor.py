@@ -14,7 +14,7 @@ from invertigo.defenses.orthogonal import Block, Projection, blocks, orthogonal_
 from invertigo.defenses.orthogonal_view import bare_releases, view_of_avoided_directions
 from invertigo.defenses.registry import register
 from invertigo.defenses.trials import best_of
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 Tensors = Mapping[str, Tensor]
 Fallback = Literal["raw", "best_trial", "skip", "noise"]
@@ -64,7 +64,7 @@ class Censor(Defense):
         "Network and Distributed System Security Symposium",
         "2501.15718",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "trials"
     strengths: ClassVar[tuple[float, ...]] = (50, 20, 5, 1)
 

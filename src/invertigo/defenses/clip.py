@@ -10,7 +10,7 @@ from torch import Tensor
 from invertigo.defenses.clipping import check_norm, clipped
 from invertigo.defenses.entries import Tensors, length
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, Observation, Paper, Step
 
 GGL = Paper(
     "li2022auditing",
@@ -37,7 +37,7 @@ class Clip(Defense):
 
     name: ClassVar[str] = "clip"
     paper: ClassVar[Paper] = GGL
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "norm"
     strengths: ClassVar[tuple[float, ...]] = (8.0, 4.0, 1.0, 0.1)
 

@@ -17,7 +17,7 @@ from invertigo.defenses.local_noise import accumulated
 from invertigo.defenses.per_example_clip import ABADI, clip_aware_view, clipped_sum
 from invertigo.defenses.registry import register
 from invertigo.defenses.releases import mean_release, released
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 Tensors = Mapping[str, Tensor]
 
@@ -46,7 +46,7 @@ class DPSGD(Defense):
 
     name: ClassVar[str] = "dp_sgd"
     paper: ClassVar[Paper] = ABADI
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "noise_multiplier"
     strengths: ClassVar[tuple[float, ...]] = (0.01, 0.1, 0.5, 1.1, 4.0)
 

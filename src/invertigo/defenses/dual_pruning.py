@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invertigo.defenses.registry import register
 from invertigo.defenses.releases import mean_release
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 Tensors = Mapping[str, Tensor]
 
@@ -47,7 +47,7 @@ class DualPruning(Defense):
         "AAAI Conference on Artificial Intelligence",
         "2401.16687",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "smallest"
     strengths: ClassVar[tuple[float, ...]] = (0.3, 0.5, 0.75, 0.9)
 

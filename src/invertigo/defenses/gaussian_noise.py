@@ -13,7 +13,7 @@ from invertigo.attacks.matching.recipes import DLG
 from invertigo.defenses.entries import Tensors, root_mean_square
 from invertigo.defenses.registry import register
 from invertigo.defenses.releases import mean_release, released
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 
 @register
@@ -32,7 +32,7 @@ class GaussianNoise(Defense):
 
     name: ClassVar[str] = "gaussian_noise"
     paper: ClassVar[Paper] = DLG.paper
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "std"
     strengths: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2, 1e-1)
 

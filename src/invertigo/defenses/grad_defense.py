@@ -16,6 +16,7 @@ from invertigo.defenses.registry import register
 from invertigo.defenses.releases import released
 from invertigo.federation.functional import simulating
 from invertigo.types import (
+    ANY_DOMAIN,
     AdversaryView,
     Defense,
     InvalidValueError,
@@ -64,7 +65,7 @@ class GradDefense(Defense):
         2022,
         "IEEE International Conference on Computer Communications",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "scale"
     strengths: ClassVar[tuple[float, ...]] = (0.0005, 0.005, 0.01, 0.1)
 

@@ -13,7 +13,7 @@ from invertigo.attacks.matching.recipes import DLG
 from invertigo.defenses.entries import Tensors, root_mean_square
 from invertigo.defenses.gaussian_noise import check_scale, noisy_view, remaining_std
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, Observation, Paper, Step
 
 
 @register
@@ -33,7 +33,7 @@ class LaplaceNoise(Defense):
 
     name: ClassVar[str] = "laplace_noise"
     paper: ClassVar[Paper] = DLG.paper
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "scale"
     strengths: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2, 1e-1)
 

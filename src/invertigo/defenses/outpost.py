@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invertigo.defenses.registry import register
 from invertigo.defenses.releases import mean_release, released
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, trainable
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, trainable
 
 Tensors = Mapping[str, Tensor]
 
@@ -51,7 +51,7 @@ class Outpost(Defense):
         2023,
         "IEEE International Conference on Computer Communications",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "prune"
     strengths: ClassVar[tuple[float, ...]] = (0.5, 0.8, 0.9, 0.99)
 

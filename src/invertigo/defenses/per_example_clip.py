@@ -11,7 +11,7 @@ from torch import Tensor
 from invertigo.defenses.clipping import check_norm, clipped, combined
 from invertigo.defenses.entries import Tensors
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, Observation, Paper, Step
 
 ABADI = Paper(
     "abadi2016deep",
@@ -39,7 +39,7 @@ class PerExampleClip(Defense):
 
     name: ClassVar[str] = "per_example_clip"
     paper: ClassVar[Paper] = ABADI
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "norm"
     strengths: ClassVar[tuple[float, ...]] = (8.0, 4.0, 1.0, 0.1)
 

@@ -11,7 +11,7 @@ from invertigo.attacks.matching.recipes import DLG
 from invertigo.defenses.entries import Tensors, count, largest
 from invertigo.defenses.registry import register
 from invertigo.defenses.sparse import kept_entries_view, sparse_bytes
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 
 @register
@@ -31,7 +31,7 @@ class PercentilePruning(Defense):
 
     name: ClassVar[str] = "percentile_pruning"
     paper: ClassVar[Paper] = DLG.paper
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "percentile"
     strengths: ClassVar[tuple[float, ...]] = (20.0, 50.0, 80.0, 90.0, 99.0)
 

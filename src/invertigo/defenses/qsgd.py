@@ -12,7 +12,7 @@ from torch import Tensor
 from invertigo.defenses.entries import Tensors, bits_to_bytes
 from invertigo.defenses.registry import register
 from invertigo.defenses.releases import mean_release, released
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 SCALE_BYTES = 4
 
@@ -42,7 +42,7 @@ class QSGD(Defense):
         "Advances in Neural Information Processing Systems",
         "1610.02132",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "levels"
     strengths: ClassVar[tuple[float, ...]] = (255, 63, 15, 7, 3, 1)
 

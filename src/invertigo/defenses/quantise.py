@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invertigo.defenses.entries import Tensors, bits_to_bytes
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 SCALE_BYTES = 4
 
@@ -37,7 +37,7 @@ class Quantise(Defense):
         "USENIX Security Symposium",
         "2206.04055",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "bits"
     strengths: ClassVar[tuple[float, ...]] = (16, 8, 6, 4, 3, 2)
 

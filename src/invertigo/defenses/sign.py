@@ -11,6 +11,7 @@ from torch import Tensor
 from invertigo.defenses.entries import Tensors, bits_to_bytes
 from invertigo.defenses.registry import register
 from invertigo.types import (
+    ANY_DOMAIN,
     AdversaryView,
     Defense,
     InvalidValueError,
@@ -49,7 +50,7 @@ class Sign(Defense):
         "International Conference on Machine Learning",
         "1802.04434",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "scaled"
     strengths: ClassVar[tuple[float, ...]] = (True, False)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from invertigo.defenses.entries import Tensors, count, largest
 from invertigo.defenses.registry import register
 from invertigo.defenses.sparse import kept_entries_view, sparse_bytes
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 
 @register
@@ -37,7 +37,7 @@ class TopK(Defense):
         "Conference on Empirical Methods in Natural Language Processing",
         "1704.05021",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "k"
     strengths: ClassVar[tuple[float, ...]] = (0.5, 0.2, 0.1, 0.05, 0.01)
 

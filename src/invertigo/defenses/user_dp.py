@@ -12,7 +12,7 @@ from invertigo.defenses.clipping import check_norm, clipped
 from invertigo.defenses.entries import Tensors, count, length
 from invertigo.defenses.gaussian_noise import GaussianNoise, noisy_view, remaining_std
 from invertigo.defenses.registry import register
-from invertigo.types import AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
 
 
 @register
@@ -48,7 +48,7 @@ class UserDP(Defense):
         "International Conference on Learning Representations",
         "1710.06963",
     )
-    domains: ClassVar[frozenset[str]] = frozenset({"images"})
+    domains: ClassVar[frozenset[str]] = frozenset({ANY_DOMAIN})
     strength: ClassVar[str] = "noise_multiplier"
     strengths: ClassVar[tuple[float, ...]] = (0.001, 0.01, 0.1, 1.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 from invertigo import defenses
 from invertigo.auditing.scenario import DataSection, LocalSection, Scenario, UtilitySection
 from invertigo.studies.spec import Study, parse_study
-from invertigo.types import ConfigurationError, UnknownNameError, did_you_mean
+from invertigo.types import ConfigurationError, UnknownNameError, did_you_mean, protects
 
 AXIS = "defense"
 NONE = "none"
@@ -59,7 +59,7 @@ def frontier_study(
 
 
 def _fitting() -> list[str]:
-    return [name for name in defenses.registry if "images" in defenses.registry[name].domains]
+    return [name for name in defenses.registry if protects(defenses.registry[name], "images")]
 
 
 def _items(name: str, scenario: Scenario, points: int) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from invertigo.federation.client import Trained, train
 from invertigo.testing import state
 from invertigo.testing.cases import CLASSES, SIDE, pictures
 from invertigo.testing.contract import ContractError, demand
-from invertigo.types import AdversaryView, Batch, Defense, LocalTraining, Observation, Paper, Task
+from invertigo.types import ANY_DOMAIN, AdversaryView, Batch, Defense, LocalTraining, Observation, Paper, Task
 
 FACTS = {"name": str, "paper": Paper, "domains": frozenset, "strength": str, "strengths": tuple}
 PRIVATE = 4
@@ -81,7 +81,7 @@ def check_metadata(defense: Any, client: Client | None = None) -> None:
         value = inspect.getattr_static(kind, fact, None)
         demand(isinstance(value, wanted), f"{kind.__name__}.{fact} must be a class-level {wanted.__name__}: {value!r}.")
     demand(kind.name.replace("_", "").isalnum() and kind.name.islower(), f"{kind.name!r} is not lower_case_words.")
-    unknown = sorted(set(kind.domains) - set(domains))
+    unknown = sorted(set(kind.domains) - {ANY_DOMAIN, *domains})
     demand(kind.domains and (client is not None or not unknown), f"{kind.__name__}.domains names unknown {unknown}.")
     settings = {f.name for f in dataclasses.fields(kind)}
     demand(kind.strength in settings, f"{kind.__name__}.strength is '{kind.strength}', which is no setting of it.")

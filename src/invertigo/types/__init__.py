@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from invertigo.types.active import ActiveAttack
     from invertigo.types.attack import Attack, Progress, Reconstruction, Tick, check_requirements
     from invertigo.types.batch import Batch
-    from invertigo.types.defense import Defense, DefenseTrace, Step
+    from invertigo.types.defense import ANY_DOMAIN, Defense, DefenseTrace, Step, protects
     from invertigo.types.domain import Domain, Identification, Interval, Metric, Scores
     from invertigo.types.errors import (
         ConfigurationError,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from invertigo.types.view import AdversaryView
 
 _HOMES = {
+    "ANY_DOMAIN": "defense",
     "ActiveAttack": "active",
     "AdversaryView": "view",
     "Attack": "attack",
@@ -110,10 +111,12 @@ _HOMES = {
     "check_fits": "update",
     "check_requirements": "attack",
     "did_you_mean": "errors",
+    "protects": "defense",
     "read_tensors": "observation",
     "trainable": "observation",
 }
 __all__ = [
+    "ANY_DOMAIN",
     "INVERTIGO",
     "ActiveAttack",
     "AdversaryView",
@@ -167,6 +170,7 @@ __all__ = [
     "check_fits",
     "check_requirements",
     "did_you_mean",
+    "protects",
     "read_tensors",
     "trainable",
 ]

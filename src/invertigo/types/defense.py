@@ -17,6 +17,8 @@ from invertigo.types.training import LocalTraining
 from invertigo.types.view import AdversaryView
 
 Tensors = Mapping[str, Tensor]
+ANY_DOMAIN = "any"
+"""Stands in `Defense.domains` for every domain: the defense changes gradients or updates, whatever the data are."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Defense(Protocol):
     name: ClassVar[str]
     paper: ClassVar[Paper]
     domains: ClassVar[frozenset[str]]
+    """Names of the domains whose data it can change, or `ANY_DOMAIN`."""
     strength: ClassVar[str]
     """Name of the setting that trades privacy for utility."""
     strengths: ClassVar[tuple[float, ...]]
@@ -110,3 +113,8 @@ class Defense(Protocol):
     def adversary_view(self, observation: Observation) -> AdversaryView:
         """How an adversary who knows this defense and its settings reads what it received."""
         ...
+
+
+def protects(defense: Defense | type[Defense], domain: str) -> bool:
+    """Whether the defense works on clients whose data are of this domain."""
+    return bool({ANY_DOMAIN, domain} & defense.domains)
