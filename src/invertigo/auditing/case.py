@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invertigo.auditing.graph_cases import graph_remarks, graph_step
+from invertigo.auditing.graph_cases import graph_remarks
 from invertigo.auditing.guarded import GuardTrial
 from invertigo.auditing.ladder import Rung, plan_ladder
 from invertigo.auditing.protection import make_defense
@@ -19,6 +19,7 @@ from invertigo.auditing.utility import TrialRun
 from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader
 from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
+from invertigo.models import graph_step
 from invertigo.types import (
     ActiveAttack,
     Batch,

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from invertigo.auditing.diagnosis import Diagnosis
+from invertigo.auditing.graph_examination import examine_graphs
 from invertigo.auditing.leaks import first_layer_findings, label_findings
 from invertigo.auditing.structure import mode_findings, parameter_findings, size_findings
 from invertigo.domains import Images
 from invertigo.federation import train_locally
 from invertigo.federation.functional import simulating
+from invertigo.models import GraphNetwork, refuse_geometric
 from invertigo.types import (
     Batch,
     InvalidValueError,
@@ -28,6 +30,8 @@ from invertigo.types import (
 
 SIDES = (8, 16, 28, 32, 48, 64, 96, 112, 128, 160, 224, 256)
 """Image sides tried when the input's shape is not given."""
+NODES_USUAL = 64
+"""Nodes that a graph may have when that is not told."""
 PROBE = 8
 """Most examples in the one gradient that is computed, on noise."""
 
@@ -45,8 +49,8 @@ def doctor(
 
     Args:
         batch_size: examples behind one update.
-        input_shape: (channel, height, width), or an example or a batch as the model reads it. Without it, it is
-            inferred where the first layer leaves only one possibility.
+        input_shape: (channel, height, width), or an example or a batch as the model reads it; of a graph network
+            (nodes, feature columns). Without it, it is inferred where the first layer leaves only one possibility.
         num_classes: outputs of the classifier; inferred from the output without it.
         mode: the mode in which the client computes, `train` or `eval`.
 
@@ -57,6 +61,9 @@ def doctor(
     local = LocalTraining(mode=mode)  # type: ignore[arg-type]
     if not trainable(model):
         raise InvalidValueError("The model has no trainable parameters, so a client has nothing to send.")
+    refuse_geometric(model)
+    if isinstance(model, GraphNetwork):
+        return examine_graphs(model, loss_fn, batch_size, _graph_shape(model, input_shape), local, num_classes)
     shape = _shape(model, input_shape)
     domain = Images(shape)
     classes = num_classes or _classes(model, shape)
@@ -85,6 +92,12 @@ def _probe(task: Task, local: LocalTraining, batch_size: int) -> Observation:
         update = Update({}, "gradient")
     parameters = trainable(task.model) if update.tensors else {}
     return Observation(task, parameters, buffers_of(task.model), update, local, Knowledge(num_examples=size))
+
+
+def _graph_shape(model: GraphNetwork, given: Sequence[int] | Tensor | None) -> tuple[int, ...]:
+    if given is None:
+        return NODES_USUAL, model.message_layers[0].weight.shape[1]
+    return tuple(given.shape[-2:]) if isinstance(given, Tensor) else tuple(int(side) for side in given)
 
 
 def _shape(model: nn.Module, given: Sequence[int] | Tensor | None) -> tuple[int, int, int]:

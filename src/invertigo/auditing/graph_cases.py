@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from invertigo import models
 from invertigo.auditing.record import FlagRecord
@@ -78,15 +77,6 @@ def graph_remarks(task: Task, truth: Batch) -> tuple[FlagRecord, ...]:
             )
         )
     return tuple(found)
-
-
-def graph_step(loss: Callable[..., Tensor]) -> Callable[[Callable[..., Tensor], Mapping[str, Tensor]], Tensor]:
-    """The training step of a user's model and loss on graphs: `loss(model(features, adjacency, present), labels)`."""
-
-    def step(call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
-        return loss(call(fields["features"], fields["adjacency"], fields["present"].bool()), fields["labels"])
-
-    return step
 
 
 def _widths(model: nn.Module) -> list[tuple[str, int]]:

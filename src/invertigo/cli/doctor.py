@@ -12,7 +12,9 @@ def doctor(
     factory: Annotated[
         str, typer.Argument(metavar="MODULE:FACTORY", help="A function that returns your model, or a model by name.")
     ],
-    input_shape: Annotated[str, typer.Option(help="Shape of one example: channels,height,width.")] = "3,32,32",
+    input_shape: Annotated[
+        str, typer.Option(help="Shape of one example: channels,height,width; of a graph nodes,columns.")
+    ] = "3,32,32",
     classes: Annotated[int, typer.Option(min=2, help="Classes that the model tells apart.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -36,11 +37,15 @@ _LOSSES = frozenset(
 
 @dataclass
 class Pass:
-    """One forward pass of the model in training: its input, the target its loss read, and its output's width."""
+    """One forward pass of the model in training: its input, the target its loss read, and its output's width.
+
+    `others` are further tensors that the model read, in the order of its arguments.
+    """
 
     inputs: Tensor
     mode: str | None
     step: int
+    others: tuple[Tensor, ...] = ()
     target: Tensor | None = None
     width: int | None = None
 
@@ -67,12 +72,12 @@ class Recorder:
 
     def before_forward(self, _model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook of the model: passes without gradients (evaluation) are not training and are ignored."""
-        inputs = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-        if inputs is None or not torch.is_grad_enabled():
+        read = [a.detach().clone() for a in self._in_order(args, kwargs) if isinstance(a, Tensor)]
+        if not read or not torch.is_grad_enabled():
             return
         if not self.passes:
             self._snapshot()
-        self.passes.append(Pass(inputs.detach().clone(), self._mode(), self.steps))
+        self.passes.append(Pass(read[0], self._mode(), self.steps, tuple(read[1:])))
 
     def after_forward(self, seen: Mapping[str, tuple[Tensor, Tensor]], output: Any) -> None:
         """Forward hook of the model: keep the first pass's batch statistics and the output's width."""
@@ -80,15 +85,17 @@ class Recorder:
             return
         if len(self.passes) == 1:
             self.statistics = {k: (m.detach().clone(), v.detach().clone()) for k, (m, v) in seen.items()}
-        if isinstance(output, Tensor) and output.ndim == 2:
-            self.passes[-1].width = output.shape[1]
+        if isinstance(output, Tensor) and output.ndim in (2, 3):
+            self.passes[-1].width = output.shape[-1]
 
     def saw_target(self, target: Any) -> None:
         """The loss was called with `target`: it belongs to the latest forward pass that has none of that size yet."""
         if not self.passes or not isinstance(target, Tensor) or target.ndim == 0 or not torch.is_grad_enabled():
             return
         last = self.passes[-1]
-        if last.target is None and target.shape[0] == last.inputs.shape[0]:
+        # One target an example, or one a node where a mask says which places of the examples hold nodes.
+        sizes = {len(last.inputs), *(int(mask.sum()) for mask in last.others if mask.dtype == torch.bool)}
+        if last.target is None and target.shape[0] in sizes:
             last.target = target.detach().clone()
 
     def before_step(self, *_: Any) -> None:
@@ -104,6 +111,14 @@ class Recorder:
             self.empty = all(p.grad is None for _, p in named)
             self.warm = any("momentum_buffer" in state for state in self.optimizer.state.values())
         self.settings.append({k: [g.get(k) for g in self.optimizer.param_groups] for k in _SETTINGS})
+
+    def _in_order(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        if not kwargs:
+            return args
+        try:
+            return tuple(inspect.signature(self.model.forward).bind(*args, **kwargs).arguments.values())
+        except (TypeError, ValueError):
+            return (*args, *kwargs.values())
 
     def _snapshot(self) -> None:
         own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}

@@ -12,9 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from invertigo.domains import Images
+from invertigo.domains import Graphs, Images
+from invertigo.federation.graph_passes import check_graphs, check_watchable, placed_targets
 from invertigo.federation.modes import native_level
 from invertigo.federation.recorder import Pass, Recorder, check_recorded, recording
+from invertigo.models import graph_step
 from invertigo.types import (
     Batch,
     Domain,
@@ -72,7 +74,8 @@ class Tape:
                 state[name].copy_(value)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in recorder.parameters)
-        return Task(model, self._loss, domain, self._done.num_classes)
+        step = graph_step(self._loss) if isinstance(domain, Graphs) else None
+        return Task(model, self._loss, domain, self._done.num_classes, step)
 
     @property
     def domain(self) -> Domain:
@@ -95,6 +98,8 @@ class Tape:
         """The private examples as the model read them; without targets when the loss could not be watched."""
         done, domain = self._done, self.domain
         fields = {domain.inputs: done.inputs}
+        if isinstance(domain, Graphs):
+            fields |= dict(zip(domain.reads, (done.inputs, *done.others), strict=True))
         if done.targets is not None:
             fields[domain.target] = done.targets
         return Batch(fields)
@@ -143,6 +148,7 @@ class Recorded:
 
     recorder: Recorder
     inputs: Tensor
+    others: tuple[Tensor, ...]
     targets: Tensor | None
     local: LocalTraining
     update: Update
@@ -166,10 +172,13 @@ def watch(
 
     Raises: InvalidValueError at the end of a block in which no training step of this model and optimizer happened.
     """
+    check_watchable(model, domain)
     tape = Tape(loss_fn, domain)
     with recording(model, optimizer, loss_fn) as recorder:
         yield tape
     check_recorded(recorder)
+    if isinstance(domain, Graphs):
+        check_graphs(recorder.passes)
     tape._recorded = _read(recorder)
 
 
@@ -187,8 +196,10 @@ def _read(recorder: Recorder) -> Recorded:
         now = dict(recorder.model.named_parameters())
         update = Update({k: now[k].detach() - v for k, v in recorder.parameters.items()}, "difference")
     inputs = torch.cat([p.inputs for p in kept])
-    targets = None if any(p.target is None for p in kept) else torch.cat([p.target for p in kept])  # type: ignore[misc]
-    return Recorded(recorder, inputs, targets, local, update, buffers, _classes(kept))
+    others = tuple(torch.cat(read) for read in zip(*(p.others for p in kept)))
+    found = [placed_targets(p) for p in kept]
+    targets = None if any(target is None for target in found) else torch.cat([t for t in found if t is not None])
+    return Recorded(recorder, inputs, others, targets, local, update, buffers, _classes(kept))
 
 
 def _several_steps(

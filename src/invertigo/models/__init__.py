@@ -4,8 +4,8 @@ from invertigo.models.building import build, options_of, registry
 from invertigo.models.convnet import ConvNet
 from invertigo.models.gat import GAT
 from invertigo.models.gcn import GCN
-from invertigo.models.geometric import from_geometric
-from invertigo.models.graph_network import GraphNetwork, graph_task
+from invertigo.models.geometric import from_geometric, refuse_geometric
+from invertigo.models.graph_network import GraphNetwork, graph_step, graph_task
 from invertigo.models.lenet import LeNet
 from invertigo.models.mlp import MLP
 from invertigo.models.resnet import ResNet
@@ -26,10 +26,12 @@ __all__ = [
     "ViT",
     "build",
     "from_geometric",
+    "graph_step",
     "graph_task",
     "load_factory",
     "load_weights",
     "options_of",
+    "refuse_geometric",
     "registry",
     "resolve",
 ]

@@ -66,3 +66,17 @@ def _dense(layer: Any) -> GraphConvolution | GraphAttention:
         concatenate=layer.concat,
         slope=layer.negative_slope,
     )
+
+
+def refuse_geometric(model: nn.Module) -> None:
+    """Refuse a model of PyTorch Geometric layers, which reads edge lists. Raises: InvalidValueError."""
+    if isinstance(model, GraphNetwork):
+        return
+    found = next(((n, m) for n, m in model.named_modules() if type(m).__module__.startswith("torch_geometric.")), None)
+    if found is not None:
+        name, layer = found
+        raise InvalidValueError(
+            f"'{name}' is a {type(layer).__name__} of PyTorch Geometric, which reads lists of edges; audits read dense "
+            "graphs. Hand the model's layers to invertigo.models.from_geometric(layers, readout, activation=...): the "
+            "network that comes back shares their parameters and computes the same."
+        )

@@ -92,12 +92,17 @@ def graph_task(model: nn.Module, domain: Domain, num_classes: int, *, loss: str 
         loss: `cross_entropy`, or `bce` on one-hot labels.
     """
     measure = choose("loss", loss, LOSSES)
+    return Task(model, measure, domain, num_classes, graph_step(measure))
 
-    def step_loss(call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
+
+def graph_step(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """`loss(model(features, adjacency, present), labels)`; answers and labels of nodes go in as one row a node."""
+
+    def step(call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
         present = fields["present"].bool()
         logits, labels = call(fields["features"], fields["adjacency"], present), fields["labels"]
         if logits.ndim == 3:
             logits, labels = logits[present], labels[present]
-        return measure(logits, labels)
+        return loss(logits, labels)
 
-    return Task(model, measure, domain, num_classes, step_loss)
+    return step
