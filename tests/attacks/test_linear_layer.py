@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from invertigo import data, models
+from invertigo import data, defenses, models
 from invertigo.attacks import reconstruct, registry
 from invertigo.attacks.exact import find_first_linear
 from invertigo.domains import Images
@@ -192,3 +192,26 @@ def test_registry_and_the_one_call():
         reconstruct(see(mlp(), private(1)), "linear_layer", slck=1)
     with pytest.raises(ConfigurationError, match="as an object"):
         reconstruct(see(mlp(), private(1)), registry["linear_layer"](), slack=1)
+
+
+@pytest.mark.parametrize("name", ["clip", "per_example_clip"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_clipping_hides_no_image(name, dtype):
+    """Lengths no longer fit what was simulated, of the batch or of each example; directions still prove each image."""
+    batch = private(4, dtype, seed=4)
+    clean = reconstruct(see(mlp(dtype=dtype), batch), "linear_layer")
+    task = Task(mlp(dtype=dtype), F.cross_entropy, Images(SHAPE), CLASSES)
+    defense = defenses.make(name, norm=0.3)
+    found = reconstruct(observe(task, batch, LocalTraining(), level=1, defense=defense), "linear_layer")
+    assert len(found.fields["images"]) == len(clean.fields["images"]) == 4
+    assert db(batch, found).min() >= 60
+    assert any("up to a factor" in note for note in found.notes)
+    assert not any("up to a factor" in note for note in clean.notes)
+
+
+def test_noise_is_no_scale():
+    task = Task(mlp(), F.cross_entropy, Images(SHAPE), CLASSES)
+    noise, secret = defenses.GaussianNoise(std=1e-3), torch.Generator().manual_seed(0)
+    seen = observe(task, private(4), LocalTraining(), level=1, defense=noise, secret=secret)
+    with pytest.raises(RequirementError):
+        reconstruct(seen, "linear_layer")

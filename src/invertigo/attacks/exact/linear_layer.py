@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -125,16 +126,16 @@ class LinearLayer:
         if size is None:
             size = len(infer_labels(observation).labels)
             notes.append(f"The batch size was not known and estimated as {size}.")
-
-        def plausible(inputs: Tensor) -> Tensor:
-            return self._plausible(observation, first, inputs)
-
+        plausible = partial(self._plausible, observation, first)
         if _separable(observation):
-            found, layer = _peel(observation, first, layer, size, plausible, singles)
+            found, rest = _peel(observation, first, layer, size, plausible, singles)
+            if scaled := not found:
+                found, rest = _peel(observation, first, layer, size, plausible, False, scaled)
             rows = [f.inputs for f in found for _ in range(f.times)]
             labels = [f.label for f in found for _ in range(f.times)]
-            objective = _norm(layer) / total
+            objective = _norm(rest) / total
             notes.append(f"Each image was proven by simulating it alone; {objective:.1e} of the gradient is left over.")
+            notes += ["Gradients were scaled, as by clipping: each image was proven up to a factor."] * scaled
         else:
             rows, labels = self._agreeing(observation, layer, plausible, size), None
             objective = 1.0 - len(rows) / size
@@ -205,13 +206,14 @@ def _peel(
     size: int,
     plausible: Callable[[Tensor], Tensor],
     singles: bool,
+    scaled: bool = False,
 ) -> tuple[list[Found], Layer]:
     """Peel; when as many examples as the batch holds leave a rest, some were mixtures: ask more neurons to agree."""
     total, labels = _norm(layer), _classes(observation)
-    for agreeing in (2 if layer.eps < 1e-12 else 3, 8, 24):
+    for agreeing in (2 if layer.eps < 1e-12 and not scaled else 3, 8, 24):
         rest = replace(layer)
         alone = _Alone(observation, first)
-        found = peel(rest, size, labels, plausible, alone, agreeing=agreeing, singles=singles)
+        found = peel(rest, size, labels, plausible, alone, agreeing=agreeing, singles=singles, scaled=scaled)
         if sum(f.times for f in found) < size or _norm(rest) < 3 * layer.eps**0.5 * total:
             return found, rest
     return [], layer
@@ -268,8 +270,7 @@ def _separable(observation: Observation) -> bool:
     model, local = observation.task.model, observation.local
     if local.sends == "difference" and (observation.num_examples is None or _steps(observation) > 1):
         return False
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    if any(norm.running_mean is None for norm in norms):
+    if any(m.running_mean is None for m in model.modules() if isinstance(m, _BatchNorm)):
         return False
     return local.mode == "eval" or not mode_matters(model)
 

@@ -90,6 +90,7 @@ def peel(
     *,
     agreeing: int = 2,
     singles: bool = False,
+    scaled: bool = False,
 ) -> list[Found]:
     r"""Take examples off the layer's gradients one after another, each proven by simulating it alone.
 
@@ -101,6 +102,8 @@ def peel(
     Args:
         labels: classes to try. derivatives: (candidate, pixel), (candidate,) -> (candidate, neuron) derivative of
             each candidate's own loss by the layer's output.
+        scaled: $g_b$ only has to be a multiple of that derivative, as it is after clipping, of the batch or of each
+            example: one factor is free, so at least two neurons are needed, and three for a proof.
         agreeing: neurons that must show a candidate. Single ones are tried after these in float64 only, where a
             match is no accident, or with `singles`: where a malicious server made most neurons silent, so that few
             show mixtures that could match by chance.
@@ -110,7 +113,7 @@ def peel(
     found: list[Found] = []
     for _ in range(ROUNDS):
         left = size - sum(f.times for f in found)
-        new = _accept(layer, size, left, labels, plausible, derivatives, agreeing, singles) if left > 0 else []
+        new = _accept(layer, size, left, labels, plausible, derivatives, agreeing, singles, scaled) if left else []
         if not new:
             return found
         for example, delta in new:
@@ -128,10 +131,11 @@ def _accept(
     derivatives: Callable,
     agreeing: int,
     singles: bool,
+    scaled: bool,
 ) -> list[tuple[Found, Tensor]]:
     groups = clusters(layer, plausible)
     several = [g for g in groups if len(g) >= agreeing]
-    tried = singles or (layer.eps < 1e-12 and agreeing <= 2)
+    tried = singles or (layer.eps < 1e-12 and agreeing <= 2 and not scaled)
     single = [g for g in groups if len(g) < agreeing][:MAX_SINGLES] if tried else []
     accepted: list[tuple[Found, Tensor]] = []
     for batch in (several[: 8 * size], single):
@@ -140,10 +144,12 @@ def _accept(
         inputs = torch.stack([combine(layer.weight[g], layer.bias[g]) for g in batch])
         deltas = _all_labels(inputs, labels, derivatives)
         for group, candidate, options in zip(batch, inputs, deltas):
-            match = _match(layer, group, options, size, left - sum(f.times for f, _ in accepted))
+            more = left - sum(f.times for f, _ in accepted)
+            match = _match(layer, group, options, size, more, scaled) if more > 0 else None
             if match is not None:
                 which, times = match
-                accepted.append((Found(candidate, labels[which], times), options[which] * times / size))
+                found = Found(candidate, labels[which], 1 if scaled else int(times))
+                accepted.append((found, options[which] * times / size))
     return accepted
 
 
@@ -158,14 +164,21 @@ def _all_labels(inputs: Tensor, labels: list[int], derivatives: Callable) -> Ten
     return torch.cat(parts)
 
 
-def _match(layer: Layer, group: Tensor, options: Tensor, size: int, left: int) -> tuple[int, int] | None:
-    """The label index and multiplicity for which the simulated derivative equals the observed one on `group`."""
+def _match(
+    layer: Layer, group: Tensor, options: Tensor, size: int, left: int, scaled: bool
+) -> tuple[int, float] | None:
+    """The label index and multiplicity for which the simulated derivative equals the observed one on `group`.
+
+    `scaled`: any positive factor will do in place of a multiplicity.
+    """
     observed, simulated = layer.bias[group], options[:, group]
     power = simulated.square().sum(1)
-    times = (size * (simulated @ observed) / power.clamp(min=1e-300)).round()
+    times = size * (simulated @ observed) / power.clamp(min=1e-300)
+    allowed = times > 0 if scaled else (times.round() >= 1) & (times.round() <= left)
+    times = times if scaled else times.round()
     error = (simulated * times[:, None] / size - observed).norm(dim=1) / observed.norm()
-    error = torch.where((times >= 1) & (times <= left) & (power > 0), error, torch.inf)
+    error = torch.where(allowed & (power > 0), error, torch.inf)
     best = int(error.argmin())
     rounding = float((layer.peak[group] / layer.bias[group].abs()).max()) * layer.eps
     tolerance = min(SIMULATION * rounding, 1e-3 if len(group) > 1 else 1e-4)
-    return (best, int(times[best])) if float(error[best]) <= tolerance else None
+    return (best, float(times[best])) if float(error[best]) <= tolerance else None
