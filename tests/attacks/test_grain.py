@@ -522,3 +522,17 @@ def test_hidden_rows_do_no_harm_and_hidden_entries_are_refused_with_the_reason()
     torn[1, :5] = 0
     with pytest.raises(RequirementError, match="row space"):
         reconstruct(informed(observation, visible={name: torn}), "grain")
+
+
+@pytest.mark.parametrize(
+    ("layer", "where"), [("layers.0", "layer 0"), ("layers.1", "layer 1"), ("readout", "the read")]
+)
+def test_a_wholly_hidden_layer_is_refused_with_the_reason(layer, where):
+    observation = seen(DRUGS.batch(named("aspirin"), DOMAIN), network())
+    sent = {name: t * (not name.startswith(layer)) for name, t in observation.update.tensors.items()}
+    blanked = dataclasses.replace(observation, update=dataclasses.replace(observation.update, tensors=sent))
+    with pytest.raises(RequirementError, match=f"no gradient of the weight of {where}"):
+        reconstruct(blanked, "grain")
+    told = informed(observation, visible={n: torch.zeros_like(t) for n, t in sent.items() if n.startswith(layer)})
+    with pytest.raises(RequirementError, match="The defense hides"):
+        reconstruct(told, "grain")
