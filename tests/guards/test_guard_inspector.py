@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from invertigo import attacks, data, models
 from invertigo.domains import Images
 from invertigo.federation import per_example_gradients, send, train_locally
-from invertigo.guards import DSNR, Inspector, Isolation, inspect_file
+from invertigo.guards import DSNR, FewExamples, Inspector, Isolation, inspect_file
 from invertigo.guards.evaluation import Adversary, area, run
 from invertigo.guards.signals import signals_of
 from invertigo.guards.simulation import Setting, deal, federation
@@ -21,6 +21,7 @@ from invertigo.guards.update import SelfReading
 from invertigo.types import (
     Batch,
     Declared,
+    Finding,
     GuardVerdict,
     History,
     Local,
@@ -334,3 +335,69 @@ def test_features_that_hardly_differ_are_not_read_by_their_mean():
     examples, rows = SelfReading()._read(alike[[7]].double(), alike.double())
     assert (examples, rows) == ([7], [0])
     assert SelfReading()._read(alike[[7]].double(), alike[[7]].double())[0] == [0]
+
+
+def shaped(slope: float, wanted: int = 0) -> Task:
+    """A model that is right, but for the examples of one class, which cost much less than any test of losses sees."""
+    own = task(mlp(torch.Generator().manual_seed(3)))
+    generator = torch.Generator().manual_seed(4)
+    many = DIGITS.batch(slice(64, 1000))
+    state = own.model.state_dict()
+    for _ in range(12):
+        step = train_locally(
+            own, many, LocalTraining(sends="difference", learning_rate=0.5, batch_size=32), generator=generator
+        )
+        state = {k: v + step.tensors[k] for k, v in state.items()}
+        own.model.load_state_dict(state)
+    with torch.no_grad():
+        own.model.head.bias[wanted] -= slope
+        own.model.head.weight.mul_(3)
+    return own
+
+
+def remembered(*shares: float) -> History:
+    history = History()
+    for number, share in enumerate(shares):
+        history = history.add(GuardVerdict("pass", round=number, figures={"few_examples": share}))
+    return history
+
+
+def few(own: Task, batch: Batch, history: History | None = None) -> Finding:
+    """What the rule says of a model in the client's hands."""
+    local = Local(task=own, batch=batch)
+    return FewExamples().inspect(Received(own.model.state_dict()), history or History(), local)[0]
+
+
+def test_an_update_of_few_examples_is_a_leak_unless_it_became_one_slowly(client):
+    _, batch, _ = client
+    own = shaped(4.0)
+    share = few(own, batch).statistic
+    assert share < 1 / 6
+    verdict = look(own, own, batch, remembered(0.95, 0.9, 0.85))
+    assert "few_examples" in {f.rule for f in verdict.findings}
+    assert verdict.leaking
+    assert not few(own, batch, remembered(0.95, 0.5, 0.3, share * 1.3)).alarming
+    fell = few(own, batch, remembered(0.9, share * 2.5, share * 2.4))
+    assert not fell.alarming, "it once fell by more, as models do that a client sees rarely"
+
+
+def test_examples_that_make_up_an_update_are_those_with_the_longest_gradients(client):
+    _, batch, _ = client
+    own = shaped(4.0)
+    found = few(own, batch, remembered(0.95, 0.9))
+    each = per_example_gradients(own, own.model, batch)
+    norms = torch.stack([g.flatten(1).double().square().sum(1) for g in each.values()]).sum(0).sqrt()
+    assert found.statistic == pytest.approx(float(norms.sum() ** 2 / (64 * norms.square().sum())), rel=1e-4)
+    assert set(found.examples) == set(norms.argsort(descending=True)[: len(found.examples)].tolist())
+
+
+def test_a_fresh_model_and_a_small_batch_are_no_matter_of_few_examples(client):
+    own, batch, _ = client
+    assert few(own, batch).statistic > 0.9
+    assert not few(own, batch).alarming
+    assert (
+        FewExamples().inspect(
+            Received(own.model.state_dict()), History(), Local(task=own, batch=batch.select(slice(0, 7)))
+        )
+        == ()
+    )

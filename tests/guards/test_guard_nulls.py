@@ -13,6 +13,7 @@ from invertigo.guards.nulls import (
     conformal_p,
     cosine_tail,
     dominance_p,
+    least_error,
     one_direction_p,
     pairs_p,
     predictive_p,
@@ -115,3 +116,15 @@ def test_null_guards_find_uniform_noise_harmless():
         exact = float(torch.linalg.eigvalsh(unit @ unit.T)[-1]) / 64
         assert common_energy(unit) <= exact + 1e-6
         assert common_energy(unit) == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_no_calibrated_classifier_errs_less_than_its_loss_entails(classes):
+    generator = np.random.default_rng(classes)
+    for sharpness in (0.01, 0.1, 1.0, 10.0):
+        shares = np.maximum(generator.dirichlet(np.full(classes, sharpness), size=2000), 1e-30)
+        loss = float(-(shares * np.log(shares)).sum(1).mean())  # labels drawn from what it says
+        error = float(1 - (shares**2).sum(1).mean())
+        assert least_error(loss, classes) <= error + 1e-9
+    assert least_error(5.0, classes) == pytest.approx(1 - 1 / classes)
+    assert least_error(0.0, classes) == pytest.approx(0.0, abs=1e-6)

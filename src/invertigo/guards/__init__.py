@@ -4,6 +4,7 @@ from invertigo.guards.budget import Budget
 from invertigo.guards.copying_kernels import CopyingKernels, TransmissionSNR
 from invertigo.guards.d_snr import DSNR, Concentration
 from invertigo.guards.duplicate_rows import DuplicateRows, OneDirection
+from invertigo.guards.few_examples import FewExamples
 from invertigo.guards.firing import FiringRates
 from invertigo.guards.first_model import FirstModel
 from invertigo.guards.head import HeadBias, HeadRows
@@ -28,6 +29,7 @@ __all__ = [
     "CopyingKernels",
     "Dominance",
     "DuplicateRows",
+    "FewExamples",
     "FiniteValues",
     "FiringRates",
     "FirstModel",

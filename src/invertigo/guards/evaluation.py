@@ -28,7 +28,8 @@ from invertigo.types import (
 
 TUNED_ON = frozenset({"imprint", "trap_weights", "quantile_bias", "geminio"})
 """Attacks in whose view rules and constants were chosen: `row_tails` was scaled with a tenth of the rows crafted
-(quantile_bias), `loss_tail` was added after loss shaping (geminio) had passed. All others are held out."""
+(quantile_bias), `loss_tail` and `few_examples` were added after loss shaping (geminio) had passed. All others are held
+out."""
 GRADIENT = LocalTraining()
 """What an attacked round asks for: one gradient of the probe batch, which every attack can read."""
 FEW, SAME = 1 / 8, 0.95

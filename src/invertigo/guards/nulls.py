@@ -98,3 +98,18 @@ def conformal_p(past: list[float], value: float) -> float | None:
     if not past:
         return None
     return (1 + sum(v >= value for v in past)) / (len(past) + 1)
+
+
+def least_error(loss: float, classes: int) -> float:
+    r"""The smallest mean of $u = 1 - p(y|x)$ that a calibrated classifier can have at this mean cross-entropy.
+
+    By Fano's inequality $L \le h(u) + u \log(C - 1)$, h being the entropy of a coin; solved by bisection.
+    """
+    low, high = 0.0, 1 - 1 / classes
+    if loss >= math.log(classes):
+        return high
+    for _ in range(40):
+        error = (low + high) / 2
+        coin = -error * math.log(error) - (1 - error) * math.log1p(-error)
+        low, high = (error, high) if coin + error * math.log(classes - 1) < loss else (low, error)
+    return low
