@@ -156,6 +156,7 @@ def test_the_view_draws_every_defense_on_one_scale():
     assert view.bare is not None
     assert view.bare.x > top.informed[0].x
     assert view.guess is not None
+    assert [spot.label for spot in view.best] == ["noise", "top_k", ""], "the diamond says no defense"
     assert [row.name for row in view.rows][:2] == ["no defense", "top_k"]
     assert dict(view.rows[2].cells)["bytes"] == "× 0.2"
 

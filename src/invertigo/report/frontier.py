@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from invertigo.report.charts import HEIGHT, WIDTH, Scale, nice_scale, ticks
 from invertigo.report.numbers import number
@@ -157,7 +157,8 @@ class _Spots:
     def best(self) -> tuple[Spot, ...]:
         kept = [p for p in self.frontier.points if p.accuracy is not None and not _beaten(p, self.frontier)]
         kept.sort(key=lambda p: (p.accuracy or 0.0, self.frontier.sign * p.informed))
-        return tuple(self.spot(p, p.informed, "informed") for p in kept)
+        names = [p.defense if p.defense != NONE else "" for p in kept]
+        return tuple(replace(self.spot(p, p.informed, "informed"), label=name) for p, name in zip(kept, names))
 
 
 def _beaten(point: FrontierPoint, frontier: Frontier) -> bool:
