@@ -13,7 +13,7 @@ from invertigo.domains import Graphs
 from invertigo.domains.labelled_graph import LabelledGraph
 from invertigo.domains.sameness import same_graph
 from invertigo.federation import observe
-from invertigo.models import from_geometric, graph_task
+from invertigo.models import from_geometric, graph_step, graph_task
 from invertigo.types import Batch, LocalTraining, RequirementError
 
 DRUGS = data.load("drugs")
@@ -536,3 +536,14 @@ def test_a_wholly_hidden_layer_is_refused_with_the_reason(layer, where):
     told = informed(observation, visible={n: torch.zeros_like(t) for n, t in sent.items() if n.startswith(layer)})
     with pytest.raises(RequirementError, match="The defense hides"):
         reconstruct(told, "grain")
+
+
+def test_a_loss_with_weights_of_its_own_gets_answers_in_its_precision():
+    batch, model = DRUGS.batch(named("aspirin"), DOMAIN), network()
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([0.5, 2.0]))
+    task = graph_task(model, DOMAIN, 2)
+    task = dataclasses.replace(task, loss=weighted, step_loss=graph_step(weighted))
+    observation = without_labels(observe(task, batch, LocalTraining(mode="eval"), level=3))
+    result = reconstruct(observation, "grain")
+    assert same(batch, 0, *first(result))
+    assert result.objective < 1e-4

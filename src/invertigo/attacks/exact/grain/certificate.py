@@ -175,10 +175,15 @@ def gradient_distance(
     labels: Sequence[int] | Sequence[Sequence[int]],
 ) -> float:
     """Relative distance between the gradient of these graphs and the observed one."""
-    named = dict(anatomy.model.named_parameters())
-    fields = {**stacked(graphs, 0), "labels": torch.tensor(list(labels))}
+    named, like = dict(anatomy.model.named_parameters()), next(iter(observation.parameters.values()))
+    fields = {**stacked(graphs, 0), "labels": torch.tensor(list(labels), device=like.device)}
+
+    def answers(*read: Tensor) -> Tensor:
+        # The loss may hold tensors of its own, such as class weights: it gets the client's precision and device.
+        return anatomy.model(*read).to(like)
+
     with torch.enable_grad():
-        loss = observation.task.evaluate(anatomy.model, fields)
+        loss = observation.task.evaluate(answers, fields)
         made = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
     pairs = [(own, anatomy.gradients[name]) for name, own in zip(named, made) if name in anatomy.gradients]
     rest = sum(float((own - sent).square().sum()) for own, sent in pairs)
@@ -222,7 +227,7 @@ def describe(name: str, observation: Observation, recovery: GraphRecovery, secon
     elif read:
         fields["labels"] = torch.tensor(read, device=like.device)
     elif known is not None and len(known) == len(graphs):
-        fields["labels"] = known
+        fields["labels"] = known.to(like.device)
     return Reconstruction(
         fields=fields,
         attack=name,

@@ -32,7 +32,7 @@ def kinds_in(domain: Graphs, space: Subspace, budget: Budget) -> Int[Tensor, "ki
     Raises: TooMany.
     """
     if domain.vocabulary is not None:
-        known = domain.choices(domain.to_model(domain.vocabulary.double()))
+        known = domain.choices(domain.to_model(domain.vocabulary.double().cpu()))
         rows = domain.to_model(domain.one_hot(known).double())
         return known[space.distance(rows) < space.tolerance]
     table = _table(domain)
