@@ -401,3 +401,12 @@ def test_a_fresh_model_and_a_small_batch_are_no_matter_of_few_examples(client):
         )
         == ()
     )
+
+
+def test_a_file_of_another_form_than_the_round_before_is_refused(client):
+    honest = Received(client[0].model.state_dict())
+    other = {**honest.tensors, "head.bias": torch.zeros(11)}
+    verdict = inspect_file(Received(other), None, previous=[honest])
+    assert verdict.decision == "block"
+    assert verdict.findings[0].kind == "defect"
+    assert "'head.bias' is float32 (11,), was float32 (10,)" in verdict.findings[0].message

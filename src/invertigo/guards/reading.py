@@ -21,4 +21,4 @@ def read_model(path: str | Path) -> Received:
                 f"{path} is a pickle (as torch.save writes), not safetensors. A pickle runs the code of whoever made "
                 "it when it is opened, so a model from a server is never read from one. Ask for safetensors."
             )
-    return Received(read_tensors(path))
+    return Received(read_tensors(path, holding="model"))

@@ -31,6 +31,10 @@ def inspect_file(
     """
     inspector = inspector or Inspector()
     task = task or guessed_task(received)
+    changed = [_of_other_form(earlier, received) for earlier in previous]
+    if any(changed):
+        found = _refused(next(filter(None, changed)))
+        return GuardVerdict("block", (found,), (found,), round=len(previous), fingerprint=received.fingerprint)
     history = History()
     for number, earlier in enumerate(previous):
         verdict = inspector.inspect(earlier, history, Local(task=task, round=number), ("load", "train"))
@@ -59,6 +63,28 @@ def inspect_file(
         findings=(*verdict.findings, *extra),
         observed=(*verdict.observed, *moved),
     )
+
+
+def _of_other_form(before: Received, after: Received) -> str:
+    """How the tensors differ in name, shape or dtype from those of an earlier round; empty where they do not."""
+    old, new = (
+        {name: f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for name, t in model.tensors.items()}
+        for model in (before, after)
+    )
+    told = [
+        f"'{n}' is {new.get(n, 'missing')}, was {old.get(n, 'missing')}"
+        for n in sorted(old | new)
+        if old.get(n) != new.get(n)
+    ]
+    return "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
+
+
+def _refused(difference: str) -> Finding:
+    return Finding(
+        "architecture", "load", "defect", 1.0, None, f"The tensors are not those of an earlier round: {difference}.",
+        "Do not load it. Ask the server's operator whether the model was changed, and start without --previous if so.",
+        alarming=True,
+    )  # fmt: skip
 
 
 def frozen_but_one(before: Received, after: Received) -> list[Finding]:

@@ -244,16 +244,18 @@ class Observation:
         save_file({name: tensor.contiguous() for name, tensor in self.update.tensors.items()}, str(path))
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a safetensors file. Raises: CorruptFileError."""
+def read_tensors(path: str | Path, *, holding: str = "update") -> dict[str, Tensor]:
+    """Named tensors of a safetensors file, which is `holding` an update or a model. Raises: CorruptFileError."""
     try:
         return load_file(str(path))
     except FileNotFoundError as error:
-        raise CorruptFileError(f"There is no file {path}; pass the safetensors file that holds the update.") from error
+        raise CorruptFileError(
+            f"There is no file {path}; pass the safetensors file that holds the {holding}."
+        ) from error
     except (SafetensorError, OSError) as error:
         raise CorruptFileError(
-            f"{path} cannot be read as safetensors ({error}). Updates are read only from safetensors, because a pickle "
-            "can run code; write one with safetensors.torch.save_file(update, path)."
+            f"{path} cannot be read as safetensors ({error}). Only safetensors are read, because a "
+            f"pickle can run code; write one with safetensors.torch.save_file({holding}, path)."
         ) from error
 
 
