@@ -17,6 +17,8 @@ from invertigo.attacks.exact.grain.counts import equations_for
 
 LARGEST_COUNT = 8
 MOST_PULLS = 14
+FIRST = 3
+"""Pulls that a choice must explain before all others are looked at."""
 FAINT = 3e-3
 """A pull this much weaker than the strongest one is rounding."""
 SAME = 2e-3
@@ -73,12 +75,16 @@ def divisions(found: Pulls, graphs: int, budget: Budget) -> list[Division]:
     for chosen in combinations(range(len(distinct)), graphs):
         budget.spend(len(grid))
         own = distinct[list(chosen)]
-        sums = grid.double() @ own
+        sums, slack = grid.double() @ own, SAME * own.norm(dim=1).min()
+        # Most choices fail at the first few pulls that were not chosen.
+        others = distinct[[place for place in range(len(distinct)) if place not in chosen][:FIRST]]
+        if len(others) and not bool((torch.cdist(others, sums) <= slack).any(1).all()):
+            continue
         misfit = torch.cdist(found.vectors, sums)
-        # Of the multiples that fit, the smallest.
-        fits = misfit <= SAME * own.norm(dim=1).min()
+        fits = misfit <= slack
         if not bool(fits.any(1).all()):
             continue
+        # Of the multiples that fit, the smallest.
         size = torch.where(fits, grid.sum(1).double() + misfit, torch.inf)
         counts = grid[size.argmin(1)]
         if bool((counts.sum(0) > 0).all()):
