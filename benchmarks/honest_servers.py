@@ -35,7 +35,7 @@ SKEW = {"even": None, "Dirichlet 0.3": 0.3}
 
 def world(network: str, skew: str, participation: float, seed: int, args: argparse.Namespace) -> Federation:
     images = data.load(args.data)
-    channels, height, width = images.shape
+    channels, height, width = images.images.shape[1:]
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)[:1700]
     name, options = NETWORKS[network]
