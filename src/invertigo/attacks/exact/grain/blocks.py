@@ -157,8 +157,10 @@ class _Held:
     def add(self, centre: int, chosen: Tensor, sums: Tensor, goal: tuple[list[tuple[int, ...]], list[Tensor]]) -> None:
         """Hold candidates around `centre`; those that pass will be noted in `goal`."""
         self.budget.spend(len(chosen))
-        for held, new in zip((self.centres, self.chosen, self.sums, self.goals), (centre, chosen, sums, goal)):
-            held.append(new)
+        self.centres.append(centre)
+        self.chosen.append(chosen)
+        self.sums.append(sums)
+        self.goals.append(goal)
         self.size += len(chosen)
         if self.size >= CHUNK:
             self.check()
