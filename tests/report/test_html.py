@@ -247,3 +247,12 @@ def test_a_folder_that_cannot_be_written_is_named(leaking: Audit, tmp_path) -> N
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file"):
         write_html(leaking, tmp_path / "file" / "page.html")
+
+
+def test_notes_of_an_attack_have_a_row_as_wide_as_the_table():
+    page = render_html(specimen())
+    head, notes = page.split('<table class="attacks')[1].split('<tr role="row" class="notes">', 1)
+    columns = head.split("</thead>")[0].count("columnheader")
+    cell, text = re.match(r'<td role="cell" class="why" colspan="(\d+)"><small>(.*?)</small>', notes).groups()
+    assert int(cell) == columns
+    assert text == "4 restarts as one batch"
