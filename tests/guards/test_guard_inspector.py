@@ -410,3 +410,17 @@ def test_a_file_of_another_form_than_the_round_before_is_refused(client):
     assert verdict.decision == "block"
     assert verdict.findings[0].kind == "defect"
     assert "'head.bias' is float32 (11,), was float32 (10,)" in verdict.findings[0].message
+
+
+def test_a_model_that_always_answers_with_a_clients_commonest_class_is_no_matter_of_few_examples(client):
+    _, batch, _ = client
+    labels = torch.zeros(64, dtype=torch.long)
+    labels[:6] = 1  # the client's own labels; the model below always answers with class 0
+    mine = Batch({"images": batch["images"], "labels": labels})
+    own = task(mlp(torch.Generator().manual_seed(3)))
+    with torch.no_grad():
+        own.model.head.weight.mul_(0.01)
+        own.model.head.bias.copy_(torch.tensor([7.0, 3.0, *[-3.0] * 8]))
+    found = few(own, mine, remembered(0.97, 0.95))
+    assert found.statistic < 1 / 6
+    assert not found.alarming

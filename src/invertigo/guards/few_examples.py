@@ -32,12 +32,15 @@ class FewExamples:
     with a falling loss. A share counts as low when it is under `tolerated`, or under what the loss L entails: the sizes
     $u_i = 1 - p(y_i|x_i) \le 1$ of the slopes have $k \ge \bar u$, and by Fano's inequality a calibrated classifier of
     C classes with $L \le h(\bar u) + \bar u \log(C - 1)$ errs by no less than that $\bar u$. It is warned of unless it
-    was reached in steps no larger than `drop`, or half as large again as an earlier one.
+    was reached in steps no larger than `drop`, or half as large again as an earlier one, and unless it is about what a
+    model leaves that always answers with the batch's commonest class, as one does between its first rounds.
 
     Args:
         tolerated: share under which an update is one of few, for a client that knows at least two clean rounds.
         unknown: the same for a client that knows fewer: it may have joined a federation whose model fits already.
         slack: times the share that the loss entails, up to a half; gradient norms vary with more than the error.
+        guess: times the share of examples outside the batch's commonest class; above this, answering with that class
+            explains it.
         drop: part of the lowest of the last five shares to which an honest one may fall from round to round.
     """
 
@@ -49,6 +52,7 @@ class FewExamples:
     tolerated: float = 1 / 6
     unknown: float = 1 / 12
     slack: float = 2.0
+    guess: float = 0.75
     drop: float = 0.5
 
     def inspect(self, received: Received, history: History, local: Local) -> tuple[Finding, ...]:
@@ -59,7 +63,7 @@ class FewExamples:
             return ()
         share, past = participation(norms), [value for _, value in history.clean(self.name) if value > 0]
         bound = max(self.tolerated if len(past) > 1 else self.unknown, self._entailed(signals.loss, local))
-        alarming = share <= bound and self._sudden(share, past)
+        alarming = share <= min(bound, self.guess * outside(local)) and self._sudden(share, past)
         count = max(1, round(share * len(norms)))
         top = norms.argsort(descending=True)[:count].tolist() if alarming else []
         message = f"The gradient is made up as by {count} of {len(norms)} examples"
@@ -86,6 +90,14 @@ class FewExamples:
         falls = [math.log(before / after) for before, after in pairwise(past)]
         honest = max(-math.log(self.drop), *(1.5 * fall for fall in falls), 0.0)
         return math.log(min(past[-RECENT:]) / share) > honest
+
+
+def outside(local: Local) -> float:
+    """Share of the batch outside its commonest class; 1 where examples have no class."""
+    target = local.batch.fields.get(local.task.domain.target) if local.batch is not None else None
+    if target is None or target.ndim != 1 or target.is_floating_point():
+        return 1.0
+    return 1 - int(target.unique(return_counts=True)[1].max()) / len(target)
 
 
 def whole_norms(layers: list[LayerSignals]) -> Float[Tensor, " example"] | None:
