@@ -157,7 +157,8 @@ class _Spots:
     def best(self) -> tuple[Spot, ...]:
         kept = [p for p in self.frontier.points if p.accuracy is not None and not _beaten(p, self.frontier)]
         kept.sort(key=lambda p: (p.accuracy or 0.0, self.frontier.sign * p.informed))
-        names = [p.defense if p.defense != NONE else "" for p in kept]
+        before = [NONE, *(p.defense for p in kept)]
+        names = [p.defense if p.defense not in (NONE, last) else "" for p, last in zip(kept, before)]
         return tuple(replace(self.spot(p, p.informed, "informed"), label=name) for p, name in zip(kept, names))
 
 
