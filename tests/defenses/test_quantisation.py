@@ -101,3 +101,14 @@ def test_of_a_sum_of_clients_no_single_sign_is_replayed(observed):
 def test_settingsoutside_their_range_are_refused(name, settings):
     with pytest.raises(InvalidValueError):
         defenses.make(name, **settings)
+
+
+def test_rounded_alike_is_told_on_the_grid_that_was_received(released):
+    """The replay of the true update is the release itself, to the bit; another update is rounded otherwise."""
+    defense = defenses.Quantise(bits=8)
+    raw = released(None, count=1)[2].observation.update.tensors
+    observation = released(defense, count=1)[2].observation
+    replay = defense.adversary_view(observation).replay
+    again = replay({name: torch.stack([t, 1.1 * t]) for name, t in raw.items()})
+    assert all(torch.equal(again[name][0], sent) for name, sent in observation.update.tensors.items())
+    assert any(not torch.equal(again[name][1], sent) for name, sent in observation.update.tensors.items())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invertigo.defenses.entries import Tensors, bits_to_bytes
 from invertigo.defenses.registry import register
-from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step
+from invertigo.types import ANY_DOMAIN, AdversaryView, Defense, InvalidValueError, Observation, Paper, Step, ThreatLevel
 
 SCALE_BYTES = 4
 
@@ -66,9 +66,13 @@ class Quantise(Defense):
     def adversary_view(self, observation: Observation) -> AdversaryView:
         """Rounding is taken for uniform noise of standard deviation step / sqrt(12); each layer shows its own step."""
         sent = observation.update.tensors
+        widths = {name: self._width(t) for name, t in sent.items()}
+        summed = observation.knowledge.level is ThreatLevel.AGGREGATE
         return AdversaryView(
-            knows="Each layer's rounding step, which its largest entry tells: rounding is weighed as noise.",
-            noise_std={name: self._width(t) / math.sqrt(12) for name, t in sent.items()},
+            knows="Each layer's rounding step, which its largest entry tells: rounding is weighed as noise, and "
+            "candidates are told apart by how many of their entries would have been rounded alike.",
+            noise_std={name: width / math.sqrt(12) for name, width in widths.items()},
+            replay=None if summed else lambda update: {k: _on_grid(t, widths[k]) for k, t in update.items()},
         )
 
     def _width(self, tensor: Tensor) -> float:
@@ -76,7 +80,9 @@ class Quantise(Defense):
         return float(tensor.detach().double().abs().max()) / self.levels
 
     def _rounded(self, tensor: Tensor) -> Tensor:
-        width = self._width(tensor)
-        if width == 0:
-            return tensor.clone()
-        return ((tensor.double() / width).round() * width).to(tensor.dtype)
+        return _on_grid(tensor, self._width(tensor))
+
+
+def _on_grid(tensor: Tensor, width: float) -> Tensor:
+    """Each entry rounded to a multiple of `width`; as it is where that is 0."""
+    return tensor.clone() if width == 0 else ((tensor.double() / width).round() * width).to(tensor.dtype)
