@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import re
 import signal
 import statistics
 import sys
@@ -46,8 +47,9 @@ from invertigo.types import Batch, LocalTraining, Observation, ThreatLevel
 
 STAND_INS = ("neptune", "neptune.types", "pandas", "matplotlib", "matplotlib.pyplot", "datasets", "tabulate")
 SLIPS = (
-    ("pred_A = (A, X)", "pred = (A, X)"),
-    ("A[0,:] = 1\n        A[:,0] = 1", "A[0,:max_degree+1] = 1\n        A[:max_degree+1,0] = 1"),
+    (r"\bpred_A(?= = \()", "pred"),  # the result gets the name that is read afterwards
+    (r"(?<=\bA\[0,):(?=\] = 1)", ":max_degree+1"),  # the centre's edges end at its own neighbours, in the row
+    (r"(?<=\bA\[):(?=,0\] = 1)", ":max_degree+1"),  # and in the column
 )
 WIDTH, CLASSES = 300, 2
 MODEL = {
@@ -111,8 +113,9 @@ def released(checkout: Path) -> types.ModuleType:
     source = checkout / "src" / "attack.py"
     text = source.read_text()
     for slip, mended in SLIPS:
-        assert text.count(slip) == 1, f"{source} is not the version that this script knows: {slip!r} is not in it"
-        text = text.replace(slip, mended)
+        text, count = re.subn(slip, mended, text)
+        if count != 1:
+            raise SystemExit(f"{source} is not of the commit named above: {slip} is in it {count} times, not once.")
     sys.path.insert(0, str(source.parent))
     for name in STAND_INS:
         sys.modules.setdefault(name, mock.MagicMock(name=name))
