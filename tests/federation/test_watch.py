@@ -250,3 +250,24 @@ def test_later_training_leaves_the_tape_alone():
     torch.testing.assert_close(
         train_locally(tape.task, tape.batch, tape.local).tensors["5.bias"], tape.update.tensors["5.bias"]
     )
+
+
+class Tempered(nn.Module):
+    """Reads a temperature beside the images, which is no row of any example."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, images, temperature):
+        return self.body(images) / temperature
+
+
+def test_what_else_a_model_reads_need_not_be_a_row_an_example():
+    model, (x, y) = Tempered(), data()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(model, optimizer, F.cross_entropy) as tape:
+        F.cross_entropy(model(temperature=torch.tensor(2.0), images=x), y).backward()
+        optimizer.step()
+    assert torch.equal(tape.batch["images"], x)
+    assert torch.equal(tape.batch["labels"], y)

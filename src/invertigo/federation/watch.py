@@ -179,10 +179,10 @@ def watch(
     check_recorded(recorder)
     if isinstance(domain, Graphs):
         check_graphs(recorder.passes)
-    tape._recorded = _read(recorder)
+    tape._recorded = _read(recorder, whole=isinstance(domain, Graphs))
 
 
-def _read(recorder: Recorder) -> Recorded:
+def _read(recorder: Recorder, *, whole: bool) -> Recorded:
     passes = [p for p in recorder.passes if p.step < recorder.steps]
     trained_on = [p for p in passes if p.target is not None]
     passes = trained_on or passes  # a pass whose output met no loss did not train the model
@@ -196,7 +196,8 @@ def _read(recorder: Recorder) -> Recorded:
         now = dict(recorder.model.named_parameters())
         update = Update({k: now[k].detach() - v for k, v in recorder.parameters.items()}, "difference")
     inputs = torch.cat([p.inputs for p in kept])
-    others = tuple(torch.cat(read) for read in zip(*(p.others for p in kept)))
+    # What else models of images read need not be one row an example.
+    others = tuple(torch.cat(read) for read in zip(*(p.others for p in kept))) if whole else ()
     found = [placed_targets(p) for p in kept]
     targets = None if any(target is None for target in found) else torch.cat([t for t in found if t is not None])
     return Recorded(recorder, inputs, others, targets, local, update, buffers, _classes(kept))
