@@ -61,6 +61,16 @@ def test_a_large_matrix_has_the_spaces_that_a_plain_decomposition_gives(rank):
     assert (space.null @ space.basis.T).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_matrix_shows_nearly_all_of_its_noise(seed):
+    """A tolerance that rests on less than the noise there is would turn members away."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = 1e-6 * torch.randn(300, 300, generator=generator, dtype=torch.float64)
+    matrix = low_rank(6, rows=300, dim=300, seed=seed)[0] + noise
+    own = row_space(matrix, noise=1e-9, rank=6)
+    assert 0.88 < own.noise / float(torch.linalg.svdvals(matrix)[6]) < 1.001
+
+
 def test_the_zero_matrix_and_the_full_space():
     assert row_space(torch.zeros(3, 5)).rank == 0
     whole = row_space(torch.eye(4, dtype=torch.float64))
