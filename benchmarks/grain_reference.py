@@ -65,7 +65,7 @@ TOLERANCES = (1e-7, 1e-7, 1e-8)
 """Of the ranks, as in the released `config.yaml`."""
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """The CPU seconds of one side are spent."""
 
 
@@ -134,7 +134,7 @@ def stopped_after(seconds: float) -> Iterator[None]:
         raise Stopped
 
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)  # again and again: the released code catches everything
     try:
         yield
     finally:
