@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from invertigo import data, defenses, models
-from invertigo.auditing.protection import make_defense
+from invertigo.auditing.protection import check_protects, make_defense
 from invertigo.auditing.scenario import Scenario
 from invertigo.auditing.staging import stage
 from invertigo.federation import observe_round
@@ -50,7 +50,7 @@ def test_defenses_of_any_domain_change_the_update_of_a_graph_network(graphs, nam
 
 def test_a_defense_of_images_is_refused_for_graphs():
     with pytest.raises(ConfigurationError, match="soteria' protects images, not graphs"):
-        make_defense("soteria", "graphs")
+        check_protects(make_defense("soteria"), "graphs")
     graphs = {"data": {"name": "drugs"}, "model": {"name": "gcn"}, "local": {"mode": "eval"}}
     with pytest.raises(ConfigurationError, match="not graphs"):
         stage(Scenario.model_validate({**graphs, "defense": "soteria"}))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invertigo.auditing.graph_cases import graph_remarks
 from invertigo.auditing.guarded import GuardTrial
 from invertigo.auditing.ladder import Rung, plan_ladder
-from invertigo.auditing.protection import make_defense
+from invertigo.auditing.protection import check_protects, make_defense
 from invertigo.auditing.record import FlagRecord
 from invertigo.auditing.trial import generator_for
 from invertigo.auditing.utility import TrialRun
@@ -171,7 +171,8 @@ class Case:
             )
         if wanted is None:
             return replace(self, releases=releases)
-        defense = make_defense(wanted, self.task.domain.name)
+        defense = make_defense(wanted)
+        check_protects(defense, self.task.domain.name)
         task = self.task if self.received is not None else prepared(defense, self.task, self.public, seed)
         changed = task is not self.task
         return replace(self, task=task, defense=defense, releases=releases, replaces_task=changed)

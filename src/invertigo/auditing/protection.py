@@ -40,24 +40,26 @@ class Reading:
     """The knowledge could not be applied; not that it changes nothing."""
 
 
-def make_defense(wanted: str | Mapping[str, Any] | Defense, domain: str) -> Defense:
+def make_defense(wanted: str | Mapping[str, Any] | Defense) -> Defense:
     """The defense by name, by name and settings, or as it is.
 
-    Raises: UnknownNameError, ConfigurationError for a setting it does not have or data it is not made for.
+    Raises: UnknownNameError, ConfigurationError for a setting it does not have.
     """
     if isinstance(wanted, Mapping):
         settings = {name: value for name, value in wanted.items() if name != "name"}
         if not isinstance(wanted.get("name"), str):
             raise ConfigurationError(f"The defense {dict(wanted)!r} has no name; `invertigo list defenses` lists them.")
-        chosen = defenses.make(wanted["name"], **settings)
-    else:
-        chosen = defenses.make(wanted)
-    if not protects(chosen, domain):
+        return defenses.make(wanted["name"], **settings)
+    return defenses.make(wanted)
+
+
+def check_protects(defense: Defense, domain: str) -> None:
+    """Raises: ConfigurationError when the defense is not made for such data."""
+    if not protects(defense, domain):
         raise ConfigurationError(
-            f"Defense '{chosen.name}' protects {', '.join(sorted(chosen.domains))}, not {domain}, so it would leave "
+            f"Defense '{defense.name}' protects {', '.join(sorted(defense.domains))}, not {domain}, so it would leave "
             "this client as it is. Choose another one from `invertigo list defenses`."
         )
-    return chosen
 
 
 def settings_of(defense: Defense) -> dict[str, Any]:

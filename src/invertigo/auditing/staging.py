@@ -16,7 +16,7 @@ from invertigo.auditing.case import Case, prepared
 from invertigo.auditing.graph_cases import check_reads, graph_domain, graph_remarks, known_fields, read_graphs
 from invertigo.auditing.guarded import GuardTrial, adversaries, moments
 from invertigo.auditing.lineup import as_batch
-from invertigo.auditing.protection import make_defense
+from invertigo.auditing.protection import check_protects, make_defense
 from invertigo.auditing.scenario import Scenario
 from invertigo.auditing.trial import generator_for
 from invertigo.auditing.utility import TrialRun
@@ -44,10 +44,11 @@ def stage(scenario: Scenario, *, trained: Mapping[str, Tensor] | None = None, de
         trained: the state dict that `model.trained_epochs` would lead to, from an earlier staging of the same model.
         defense: in place of the scenario's.
     """
-    images = _load(scenario)
     if defense is None and scenario.defended is not None:
-        kind = Graphs.name if isinstance(images, GraphSet) else Images.name
-        defense = make_defense(scenario.defended.model_dump(), kind)
+        defense = make_defense(scenario.defended.model_dump())
+    images = _load(scenario)
+    if defense is not None:
+        check_protects(defense, Graphs.name if isinstance(images, GraphSet) else Images.name)
     drawn = _drawn_indices(scenario, images)
     private = drawn[scenario.data.skip :][: _wanted(scenario)]
     rest = _public(scenario, images.others(drawn)) if len(drawn) < len(images) else None

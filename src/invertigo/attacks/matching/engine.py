@@ -89,7 +89,7 @@ class Matching:
         pace = self._pace(progress, share)
         with simulating(observation.task.model, observation.local.mode), threads_for(problem):
             optimum = self.optimiser.minimise(problem, start, pace, generator)
-            if doubted:
+            if doubted and not pace.interrupted:
                 generator.set_state(before)
                 problem, optimum = self._with_naive(problem, optimum, self._pace(progress, 1 - share), generator)
             winner = self._winner(problem, optimum)

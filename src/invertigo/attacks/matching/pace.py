@@ -29,6 +29,8 @@ class Pace:
     plan: bool = True
     trace: list[tuple[int, float]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    interrupted: bool = False
+    """`progress` asked to stop."""
     _reported: float = 0.0
     _warm: float = 0.0
 
@@ -66,7 +68,8 @@ class Pace:
             return False
         self._reported = self.elapsed
         left = self.elapsed / max(done, 1) * (self.total - done)
-        return bool(self.progress(Tick(done, self.total, best, self.elapsed, left)))
+        self.interrupted = bool(self.progress(Tick(done, self.total, best, self.elapsed, left)))
+        return self.interrupted
 
 
 @dataclass(frozen=True)
