@@ -10,21 +10,16 @@ from torch import Tensor, nn
 from invertigo.auditing.diagnosis import Diagnosis
 from invertigo.auditing.graph_examination import examine_graphs
 from invertigo.auditing.leaks import first_layer_findings, label_findings
+from invertigo.auditing.probing import probe
 from invertigo.auditing.structure import mode_findings, parameter_findings, size_findings
 from invertigo.domains import Images
-from invertigo.federation import train_locally
 from invertigo.federation.functional import simulating
 from invertigo.models import GraphNetwork, refuse_geometric
 from invertigo.types import (
-    Batch,
     InvalidValueError,
-    InvertigoError,
-    Knowledge,
     LocalTraining,
     Observation,
     Task,
-    Update,
-    buffers_of,
     trainable,
 )
 
@@ -80,18 +75,13 @@ def doctor(
 
 
 def _probe(task: Task, local: LocalTraining, batch_size: int) -> Observation:
-    """One real gradient on noise; without values where the loss cannot be evaluated on integer labels."""
+    """One real gradient on images of noise with integer labels."""
     size = min(max(batch_size, 2), PROBE)
     g = torch.Generator().manual_seed(0)
     images = torch.rand(size, *task.domain.example_shapes()[task.domain.inputs], generator=g)
     labels = torch.randint(0, task.num_classes or 2, (size,), generator=g)
     fields = {task.domain.inputs: images, task.domain.target: labels}
-    try:
-        update = train_locally(task, Batch(fields), local, generator=g)
-    except (InvertigoError, RuntimeError, ValueError, TypeError, IndexError):
-        update = Update({}, "gradient")
-    parameters = trainable(task.model) if update.tensors else {}
-    return Observation(task, parameters, buffers_of(task.model), update, local, Knowledge(num_examples=size))
+    return probe(task, fields, local, g)
 
 
 def _graph_shape(model: GraphNetwork, given: Sequence[int] | Tensor | None) -> tuple[int, ...]:

@@ -8,22 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from invertigo.auditing.diagnosis import Diagnosis, Finding
+from invertigo.auditing.probing import NOT_PROBED, probe
 from invertigo.auditing.structure import mode_findings, parameter_findings
 from invertigo.domains import Graphs
-from invertigo.federation import train_locally
 from invertigo.models import GraphNetwork, graph_step
 from invertigo.models.graph_layers import GraphConvolution
 from invertigo.types import (
-    Batch,
     InvalidValueError,
-    InvertigoError,
-    Knowledge,
     LocalTraining,
     Observation,
     Task,
-    Update,
-    buffers_of,
-    trainable,
 )
 
 NODES = 8
@@ -47,11 +41,13 @@ def examine_graphs(
         raise InvalidValueError(
             f"input_shape is {shape}; a graph network reads (nodes, feature columns), as in 64,140."
         )
-    probed = _probe(model, loss_fn, shape[1], local, classes)
+    task = Task(model, loss_fn, Graphs(blocks=(1,) * shape[1], nodes=NODES), classes, graph_step(loss_fn))
+    _check_reads(model, shape[1])
+    probed = _gradient(model, task, local, 0)
     findings = [
         *_node_findings(model, shape),
         *_head_findings(model, batch_size),
-        *_label_findings(model, loss_fn, batch_size, shape[1], local, probed),
+        *_label_findings(model, batch_size, local, probed),
         *mode_findings(model, local),
         *parameter_findings(model, probed),
     ]
@@ -99,25 +95,17 @@ def _head_findings(model: GraphNetwork, batch_size: int) -> Iterator[Finding]:
 
 
 def _label_findings(
-    model: GraphNetwork,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    batch_size: int,
-    width: int,
-    local: LocalTraining,
-    probed: Observation,
+    model: GraphNetwork, batch_size: int, local: LocalTraining, probed: Observation
 ) -> Iterator[Finding]:
     if not probed.update.tensors:
-        yield Finding(
-            "loss-not-probed", "info", "",
-            "The loss could not be evaluated on noise with integer labels, so label leakage was not examined.",
-        )  # fmt: skip
+        yield NOT_PROBED
         return
     name, classes = _last_bias(model), probed.task.num_classes
     if name is None or model.level != "graph" or batch_size > 1:
         return
     classes = classes or probed.update.tensors[name].numel()
-    told = [_gradient(model, loss_fn, width, local, classes, label).tensors[name] for label in range(classes)]
-    if all(int(bias.argmin()) == label for label, bias in enumerate(told)):
+    told = [_gradient(model, probed.task, local, label).update.tensors.get(name) for label in range(classes)]
+    if all(bias is not None and int(bias.argmin()) == label for label, bias in enumerate(told)):
         yield Finding(
             "labels", "critical", name.rpartition(".")[0],
             "The label is the smallest entry of the last bias's gradient: it is known exactly.",
@@ -125,15 +113,8 @@ def _label_findings(
         )  # fmt: skip
 
 
-def _probe(
-    model: GraphNetwork,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    width: int,
-    local: LocalTraining,
-    classes: int | None,
-) -> Observation:
-    """One gradient on a path of random nodes; without values where the loss does not fit."""
-    task, fields = _task(model, loss_fn, width, classes), _path(model, width, 0)
+def _check_reads(model: GraphNetwork, width: int) -> None:
+    fields = _path(model, width, 0)
     try:
         with torch.no_grad():
             model(fields["features"], fields["adjacency"], fields["present"])
@@ -141,12 +122,6 @@ def _probe(
         raise InvalidValueError(
             f"The model cannot read graphs of {width} feature columns: {str(error).splitlines()[0]}. Check input_shape."
         ) from error
-    try:
-        update = _gradient(model, loss_fn, width, local, classes, 0)
-    except (InvertigoError, RuntimeError, ValueError, TypeError, IndexError):
-        update = Update({}, "gradient")
-    parameters = trainable(model) if update.tensors else {}
-    return Observation(task, parameters, buffers_of(model), update, local, Knowledge(num_examples=1))
 
 
 def _last_bias(model: GraphNetwork) -> str | None:
@@ -157,21 +132,10 @@ def _last_bias(model: GraphNetwork) -> str | None:
     )
 
 
-def _gradient(
-    model: GraphNetwork,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    width: int,
-    local: LocalTraining,
-    classes: int | None,
-    label: int,
-) -> Update:
-    generator = torch.Generator().manual_seed(0)
-    batch = Batch(_path(model, width, label))
-    return train_locally(_task(model, loss_fn, width, classes), batch, local, generator=generator)
-
-
-def _task(model: GraphNetwork, loss_fn: Callable[[Tensor, Tensor], Tensor], width: int, classes: int | None) -> Task:
-    return Task(model, loss_fn, Graphs(blocks=(1,) * width, nodes=NODES), classes, graph_step(loss_fn))
+def _gradient(model: GraphNetwork, task: Task, local: LocalTraining, label: int) -> Observation:
+    """One gradient on a path of random nodes with this label."""
+    width = model.message_layers[0].weight.shape[1]
+    return probe(task, _path(model, width, label), local, torch.Generator().manual_seed(0))
 
 
 def _path(model: GraphNetwork, width: int, label: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from invertigo.attacks.classifier import find_classifier, logit_gradients
 from invertigo.attacks.exact import FirstLinear, find_first_linear
 from invertigo.auditing.diagnosis import Finding
+from invertigo.auditing.probing import NOT_PROBED
 from invertigo.types import LocalTraining, Observation, RequirementError, Task
 
 SPARSE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish)
@@ -118,10 +119,7 @@ def _padding(module: nn.Conv2d) -> tuple[int, int]:
 def label_findings(task: Task, local: LocalTraining, batch_size: int, probed: Observation) -> Iterator[Finding]:
     """Do labels follow from the classifier's gradient?"""
     if not probed.update.tensors:
-        yield Finding(
-            "loss-not-probed", "info", "",
-            "The loss could not be evaluated on noise with integer labels, so label leakage was not examined.",
-        )  # fmt: skip
+        yield NOT_PROBED
         return
     try:
         classifier = find_classifier(probed, dict(probed.parameters))

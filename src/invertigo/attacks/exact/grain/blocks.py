@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -236,6 +236,14 @@ def first_blocks(check: Check, kinds: Colours, budget: Budget) -> Colours:
         held += ways(groups)
     search()
     return finished(kinds, own, around, rows)
+
+
+def gathered(before: Colours, found: Mapping[int, Found]) -> Colours:
+    """The colours that name each other, of the blocks found around each centre."""
+    held = sorted((centre, blocks) for centre, blocks in found.items() if blocks[0])
+    own = [centre for centre, (blocks, _) in held for _ in blocks]
+    around = [block for _, (blocks, _) in held for block in blocks]
+    return finished(before, own, around, [rows for _, (_, rows) in held])
 
 
 def finished(before: Colours, own: list[int], around: list[tuple[int, ...]], rows: list[Tensor]) -> Colours:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
 from invertigo.attacks.exact.grain.chemistry import NODE_COST, impossible_rings, ring_cost
-from invertigo.attacks.exact.grain.realisation import Edges, Search, balanced, instances
+from invertigo.attacks.exact.grain.realisation import Edges, Search, Wanted, balanced, instances
 from invertigo.domains.sameness import parts as parts_of
 from invertigo.domains.sameness import same_graph
 
@@ -62,8 +62,22 @@ def equivalent_graphs(
         seconds: CPU seconds for each way of searching.
     """
     found = EquivalentGraphs(complete=True)
+    least, parts = None, fewest_parts(own, around)
     try:
-        _realise(found, own, around, options, budget, aromatic, most_nodes, most, seconds)
+        for fold, wanted in _wanted(own, around, options, most_nodes, budget):
+            nodes = len(wanted.alike)
+            extra = NODE_COST * (nodes - (least or nodes))
+            # Counts that look alike to the gradient are all tried; a larger multiple only for want of a likely graph.
+            if least not in (None, nodes) and min(member.cost for member in found.members) <= (0, parts, extra):
+                continue
+            collect = _Collector(found, wanted.alike, aromatic, extra, most)
+            for connected in (True, False):
+                before = len(found)
+                for ring in (SMALLEST_COMMON_RING, 3) if aromatic is not None else (3,):
+                    found.complete &= collect.run(wanted, budget, ring, connected, seconds)
+                if len(found) > before:
+                    least, found.fold = least or nodes, fold
+                    break
     except OutOfBudget:
         if not found.members:
             raise
@@ -72,40 +86,21 @@ def equivalent_graphs(
     return found
 
 
-def _realise(
-    found: EquivalentGraphs,
+def _wanted(
     own: Sequence[int],
     around: Sequence[tuple[int, ...]],
     options: Sequence[Sequence[int]],
-    budget: Budget,
-    aromatic: Sequence[bool] | None,
     most_nodes: int,
-    most: int,
-    seconds: float,
-) -> None:
-    """Add members, multiple after multiple. Raises: OutOfBudget."""
-    least, parts = None, fewest_parts(own, around)
+    budget: Budget,
+) -> Iterator[tuple[int, Wanted]]:
+    """Every multiple that may have a graph, and what its nodes want, smallest first. Raises: OutOfBudget."""
     first = min((_least_fold(own, around, counts) for counts in options), default=1)
     for fold in range(first, first + MOST_FOLD):
         for counts in options:
             budget.spend()
-            nodes = fold * sum(counts)
             wanted = instances(own, around, [fold * count for count in counts])
-            if nodes > most_nodes or not balanced(wanted):
-                continue
-            colours = tuple(c for c, count in enumerate(counts) for _ in range(fold * count))
-            extra = NODE_COST * (nodes - (least or nodes))
-            # Counts that look alike to the gradient are all tried; a larger multiple only for want of a likely graph.
-            if least not in (None, nodes) and min(member.cost for member in found.members) <= (0, parts, extra):
-                continue
-            collect = _Collector(found, colours, aromatic, extra, most)
-            for connected in (True, False):
-                before = len(found)
-                for ring in (SMALLEST_COMMON_RING, 3) if aromatic is not None else (3,):
-                    found.complete &= collect.run(wanted, budget, ring, connected, seconds)
-                if len(found) > before:
-                    least, found.fold = least or nodes, fold
-                    break
+            if fold * sum(counts) <= most_nodes and balanced(wanted):
+                yield fold, wanted
 
 
 def _least_fold(own: Sequence[int], around: Sequence[tuple[int, ...]], counts: Sequence[int]) -> int:

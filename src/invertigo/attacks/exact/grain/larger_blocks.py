@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from invertigo.attacks.exact.grain.blocks import Check, Found, finished, limit, slots
+from invertigo.attacks.exact.grain.blocks import Check, Found, gathered, limit, slots
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
 from invertigo.attacks.exact.grain.linear_counts import countings
@@ -32,10 +32,7 @@ def next_blocks(check: Check, before: Colours, budget: Budget) -> Colours:
     made = check.search_all(unsolved(), budget)
     found.update(zip(searched, made))
     limit(sum(len(blocks) for blocks, _ in found.values()))
-    held = sorted((centre, blocks) for centre, blocks in found.items() if blocks[0])
-    own = [centre for centre, (blocks, _) in held for _ in blocks]
-    around = [block for _, (blocks, _) in held for block in blocks]
-    return finished(before, own, around, [rows for _, (_, rows) in held])
+    return gathered(before, found)
 
 
 def around_each(check: Check, before: Colours) -> Iterator[tuple[int, list[Slots]]]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from math import comb
 
 import torch
-from torch import Tensor
 
-from invertigo.attacks.exact.grain.blocks import Check, finished, limit
+from invertigo.attacks.exact.grain.blocks import NO_ROWS, Check, Found, gathered, limit
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
 from invertigo.attacks.exact.grain.multisets import Slots, fillings
@@ -21,8 +20,6 @@ MOST_UNCHECKED = 64
 """Ways that are all kept for a kind whose blocks no row space shows."""
 MOST_COMPARED = 300_000
 """Ways whose directions off the row space are compared."""
-
-Found = tuple[list[tuple[int, ...]], Tensor]
 
 
 def told_blocks(
@@ -58,7 +55,7 @@ def told_blocks(
         else:
             told.learn(centre, found)
     _speak_for(told, silent, budget)
-    return told.colours()
+    return gathered(kinds, told.blocks)
 
 
 def _speak_for(told: _Told, silent: set[int], budget: Budget) -> None:
@@ -77,7 +74,7 @@ def _speak_for(told: _Told, silent: set[int], budget: Budget) -> None:
             told.learn(centre, blocks)
 
 
-NOTHING: Found = ([], torch.zeros(0, 0, dtype=torch.float64))
+NOTHING: Found = ([], NO_ROWS)
 
 
 @dataclass
@@ -164,10 +161,3 @@ class _Told:
         base = self.check.parts.parts(centre, torch.tensor([centre]))[0]
         chosen = torch.cat([chosen for chosen, _ in fillings(self.slots(centre), base)])
         return self.check.choose(centre, chosen, sure=True)
-
-    def colours(self) -> Colours:
-        """The blocks that name each other."""
-        held = sorted((centre, found) for centre, found in self.blocks.items() if found[0])
-        own = [centre for centre, (blocks, _) in held for _ in blocks]
-        around = [block for _, (blocks, _) in held for block in blocks]
-        return finished(self.kinds, own, around, [rows for _, (_, rows) in held])
