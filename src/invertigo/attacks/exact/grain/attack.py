@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial as partial_of
 from math import gcd
 from typing import ClassVar
 
@@ -16,12 +15,13 @@ from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect, in_double
 from invertigo.attacks.exact.grain.batches import Division, Pulls, divisions, graph_counts, pulls
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
 from invertigo.attacks.exact.grain.certificate import certify, certify_batch, describe, partial
-from invertigo.attacks.exact.grain.chemistry import AROMATIC, is_molecular, possible_atoms
+from invertigo.attacks.exact.grain.chemistry import is_molecular, possible_atoms
 from invertigo.attacks.exact.grain.counts import whole_numbers
-from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, equivalent_graphs
+from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs
+from invertigo.attacks.exact.grain.listing import Listing, sizes_known
 from invertigo.attacks.exact.grain.node_certificate import labelled
 from invertigo.attacks.exact.grain.nodes import TooMany
-from invertigo.attacks.exact.grain.pipeline import MOST_SPLITS, Evidence, gather, read_rows, split
+from invertigo.attacks.exact.grain.pipeline import Evidence, gather, read_rows
 from invertigo.attacks.exact.grain.pooled_counts import gather_pool
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
 from invertigo.attacks.exact.grain.vertices import MANY
@@ -71,6 +71,7 @@ class Grain:
         most_degree: neighbours of a node, where the features do not tell.
         alternatives: graphs with the same gradient that are listed at most.
         listing_seconds: CPU seconds for each way of listing them.
+        sized: use the number of nodes where the adversary knows it (rung 2), which leaves fewer graphs.
         chemistry: where nodes are atoms, look for atoms that exist before any others, and put graphs with the same
             gradient in the order of how common their rings are.
 
@@ -100,6 +101,7 @@ class Grain:
     most_degree: int = 6
     alternatives: int = 64
     listing_seconds: float = 1.0
+    sized: bool = False
     chemistry: bool = True
 
     def reconstruct(
@@ -117,7 +119,7 @@ class Grain:
         return describe(self.name, observation, recovery, time.perf_counter() - started)
 
     def _recover(self, observation: Observation, domain: Graphs, anatomy: Anatomy, budget: Budget) -> GraphRecovery:
-        evidence, reason = Evidence(domain), ""
+        evidence, reason = Evidence(domain, most_nodes=self.most_nodes), ""
         scores = anatomy.scores()
         if scores is None:
             raise RequirementError(
@@ -135,8 +137,7 @@ class Grain:
             return partial(anatomy, evidence, budget, reason)
         try:
             for likely, singular, distinct, doubting in self._attempts(domain, anatomy):
-                known = evidence.all_kinds, evidence.allowed
-                evidence = Evidence(domain, likely, singular, distinct, doubting, *known)
+                evidence = evidence.again(likely, singular=singular, distinct=distinct, doubting=doubting)
                 try:
                     reason = self._gather(observation, anatomy, evidence, budget, scores)
                 except TooMany as error:
@@ -146,11 +147,32 @@ class Grain:
                     break
                 recovery = self._search(observation, anatomy, evidence, budget)
                 if recovery is not None:
-                    return recovery
+                    return self._proven(observation, anatomy, evidence, recovery, budget)
                 reason = self._why(anatomy, evidence, observation.num_examples or 1)
         except OutOfBudget as error:
             reason = f"The budget ended after {error}."
         return partial(anatomy, evidence, budget, reason)
+
+    def _proven(
+        self, observation: Observation, anatomy: Anatomy, evidence: Evidence, found: GraphRecovery, budget: Budget
+    ) -> GraphRecovery:
+        """The same graph out of all that the gradient allows, where the search was confined and room is for one only.
+
+        That may take far longer than finding it, so it gets as much time again; without a proof what was found stays.
+        """
+        room = sizes_known(observation, self.sized)[1] < 2 * (found.nodes or 0)
+        confined = evidence.likely is not None or evidence.distinct
+        if not (room and confined and found.class_size == 1 and (observation.num_examples or 1) == 1):
+            return found
+        scores, free = anatomy.scores(), evidence.again(None)
+        assert scores is not None
+        try:
+            with budget.limited("proof", budget.spent + self.listing_seconds):
+                failed = self._gather(observation, anatomy, free, budget, scores)
+                proven = None if failed else self._search(observation, anatomy, free, budget)
+        except (OutOfBudget, TooMany):
+            return found
+        return proven if proven is not None and proven.kind == "exact" else found
 
     def _gather(
         self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget, scores: Tensor
@@ -167,16 +189,15 @@ class Grain:
         self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget
     ) -> GraphRecovery | None:
         """What the evidence gives, or None."""
-        graphs = observation.num_examples or 1
+        graphs, listing = observation.num_examples or 1, self._listing(observation, budget)
         if anatomy.model.level == "node":
-            realise = partial_of(self._realise, evidence, budget=budget)
-            return labelled(observation, anatomy, evidence, realise, self.most_nodes, self._slack(anatomy), budget)
+            return labelled(observation, anatomy, evidence, listing, self._slack(anatomy))
         if graphs == 1:
-            found = self._list(anatomy, evidence, budget)
+            found = self._list(anatomy, evidence, listing)
             if found is None or not len(found):
                 return None
             with budget.stage("certificate"):
-                return certify(observation, anatomy, evidence, found, budget)
+                return certify(observation, anatomy, evidence, found, listing)
         if not len(evidence.levels[-1]) or evidence.features is None:
             return None
         with budget.stage("counts"):
@@ -187,7 +208,7 @@ class Grain:
         with budget.stage("division"):
             ways = divisions(pulled, graphs, budget)
         for division in ways[:DIVISIONS]:
-            recovery = self._divided(observation, anatomy, evidence, pulled, division, budget)
+            recovery = self._divided(observation, anatomy, evidence, pulled, division, listing)
             if recovery is not None and recovery.gradient_distance < 10 * self._slack(anatomy):
                 return recovery
         return None
@@ -199,19 +220,19 @@ class Grain:
         evidence: Evidence,
         pulled: Pulls,
         division: Division,
-        budget: Budget,
+        listing: Listing,
     ) -> GraphRecovery | None:
         parts = []
         for graph in range(len(division.labels)):
             counts, groups = graph_counts(pulled, division, graph)
             share = gcd(*counts)
-            found = self._realise(evidence, [count // share for count in counts], groups, budget)
+            found = listing.graphs(evidence, [count // share for count in counts], groups)
             if not len(found):
                 return None
             parts.append((found, sorted(c for group in groups for c in group), division.labels[graph]))
-        return certify_batch(observation, anatomy, evidence, parts, pulled.unique, budget)
+        return certify_batch(observation, anatomy, evidence, parts, pulled.unique, listing)
 
-    def _list(self, anatomy: Anatomy, evidence: Evidence, budget: Budget) -> EquivalentGraphs | None:
+    def _list(self, anatomy: Anatomy, evidence: Evidence, listing: Listing) -> EquivalentGraphs | None:
         shares = evidence.shares
         if shares is None or shares.residual > self._slack(anatomy):
             return None
@@ -219,29 +240,13 @@ class Grain:
         counts = whole_numbers(shares.weights / total, self.most_nodes, max(100 * shares.residual, 1e-5))
         if counts is None or abs(float(total) - 1) > 10 * self._slack(anatomy):
             return None
-        return self._realise(evidence, counts.tolist(), shares.groups, budget)
+        return listing.graphs(evidence, counts.tolist(), shares.groups)
 
-    def _realise(
-        self, evidence: Evidence, counts: list[int], groups: tuple[tuple[int, ...], ...], budget: Budget
-    ) -> EquivalentGraphs:
-        last = evidence.levels[-1]
-        colours = sorted(c for group in groups for c in group)
-        options = [[choice.get(c, 0) for c in colours] for choice in split(counts, groups)]
-        aromatic = None
-        if self._chemical(evidence.domain) and evidence.kinds is not None:
-            aromatic = [bool(evidence.kinds[last.kinds[c], AROMATIC]) for c in colours]
-        found = equivalent_graphs(
-            [last.own[c] for c in colours],
-            [last.around[c] for c in colours],
-            options,
-            budget,
-            aromatic=aromatic,
-            most_nodes=self.most_nodes,
-            most=self.alternatives,
-            seconds=self.listing_seconds,
-        )
-        found.complete &= len(options) < MOST_SPLITS
-        return found
+    def _listing(self, observation: Observation, budget: Budget) -> Listing:
+        domain, sizes = observation.task.domain, sizes_known(observation, self.sized)
+        assert isinstance(domain, Graphs)
+        how = self.most_nodes, self.alternatives, self.listing_seconds
+        return Listing(sizes, *how, self._chemical(domain), budget)
 
     def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[Attempt]:
         """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind.

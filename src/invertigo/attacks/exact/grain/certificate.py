@@ -9,44 +9,68 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.assumptions import assumptions, implausible_alone
+from invertigo.attacks.exact.grain.assumptions import FEWEST, assumptions, implausible_alone, unproven
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, doubled
+from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.pipeline import Evidence
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
 from invertigo.domains import Graphs
 from invertigo.types import Observation, Reconstruction
 
 WRITTEN_OUT = 64
+APART = 100
+"""A graph has another gradient when it is so many times as far from the observed one as the likeliest graph's."""
 EXPLAINED = 1e-4
 """Relative distance up to which a gradient is that of the graph with this label; with another one it is over 1."""
 
 
 def certify(
-    observation: Observation, anatomy: Anatomy, evidence: Evidence, found: EquivalentGraphs, budget: Budget
-) -> GraphRecovery:
-    """The likeliest graph with the list of those it cannot be told from."""
+    observation: Observation, anatomy: Anatomy, evidence: Evidence, found: EquivalentGraphs, listing: Listing
+) -> GraphRecovery | None:
+    """The likeliest graph with the list of those it cannot be told from; None when none of them has the gradient."""
     assert evidence.shares is not None
     colours = sorted(c for group in evidence.shares.groups for c in group)
     alone = with_copies(evidence, found, colours)
-    graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
-    unique = len(found) == 1 and found.complete and evidence.shares.unique
     known = observation.knowledge.labels
     classes = likely_labels(observation, anatomy) if known is None else known.flatten()[:1].tolist()
-    distance, label = _nearest_label(observation, anatomy, graphs[0], classes)
+    first = drawn(evidence, found.members[0], colours)
+    distance, label = _nearest_label(observation, anatomy, first, classes)
+
+    def far(member: Member) -> bool:
+        return gradient_distance(observation, anatomy, [drawn(evidence, member, colours)], [label]) > apart
+
+    apart = max(EXPLAINED, APART * distance)
+    kept = [found.members[0], *(m for m in found.members[1:] if not listing.budget.left or not far(m))]
+    found.members = kept
+    sure = evidence.shares.unique and distance < EXPLAINED
+    open_ = unproven(anatomy, evidence, first, listing.sizes)
+    graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
     return GraphRecovery(
-        kind="exact" if unique else "equivalent",
+        kind=claimed(found, sure, open_),
         class_size=len(found),
-        class_complete=found.complete,
+        class_complete=found.complete and sure and not open_,
         alternatives=graphs,
         certain_nodes=len(graphs[0]["features"]),
         nodes=len(graphs[0]["features"]),
         gradient_distance=distance,
         label=label,
         reason=alone,
-        assumes=rests_on(evidence, found),
-        **told(anatomy, evidence, budget),
+        assumes=(*assumptions(found, listing.sizes), *open_),
+        **told(anatomy, evidence, listing.budget),
     )
+
+
+def claimed(found: EquivalentGraphs, sure: bool, open_: Sequence[str]) -> str:
+    """What may be said of a list of graphs.
+
+    Args:
+        sure: the gradient is that of the first graph, and determines the shares of its colours.
+        open_: where the search was confined to less than the gradient allows.
+    """
+    if len(found) == 1 and found.complete and sure and not open_:
+        return "exact"
+    return "up to covers" if found.alone and sure else "equivalent"
 
 
 def likely_labels(observation: Observation, anatomy: Anatomy) -> list[int]:
@@ -78,12 +102,6 @@ def with_copies(evidence: Evidence, found: EquivalentGraphs, colours: Sequence[i
     if why:
         found.members.append(doubled(likeliest))
     return why
-
-
-def rests_on(evidence: Evidence, found: EquivalentGraphs, given: int = 1) -> tuple[str, ...]:
-    """The assumptions behind the class whose likeliest member comes first."""
-    first = found.members[0]
-    return assumptions(evidence, len(first.colours), len(first.edges), parts=int(first.cost[1]), given=given)
 
 
 def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str) -> GraphRecovery:
@@ -137,24 +155,24 @@ def certify_batch(
     evidence: Evidence,
     found: Sequence[tuple[EquivalentGraphs, list[int], int]],
     unique: bool,
-    budget: Budget,
+    listing: Listing,
 ) -> GraphRecovery:
-    """The likeliest form of each graph; `found` has its class, its colours and its label."""
-    parts = []
+    """The likeliest form of each graph; `found` has its class, its colours and its label.
+
+    That nodes were shared out among the graphs in the only way is not proven, so none is called exact.
+    """
+    parts, budget = [], listing.budget
     for graphs, colours, label in found:
         why = with_copies(evidence, graphs, colours)
         forms = tuple(drawn(evidence, member, colours) for member in graphs.members[:WRITTEN_OUT])
-        alone = len(graphs) == 1 and graphs.complete and unique
-        size, rests = len(forms[0]["features"]), rests_on(evidence, graphs, len(found))
-        kind = "exact" if alone else "equivalent"
-        parts.append(
-            GraphRecovery(
-                *(kind, len(graphs), graphs.complete, forms, size, size, 0.0, label), reason=why, assumes=rests
-            )
-        )
+        size, open_ = len(forms[0]["features"]), unproven(anatomy, evidence, forms[0], listing.sizes)
+        rests = (*assumptions(graphs, listing.sizes, given=len(found)), *open_)
+        kind = claimed(graphs, unique, [FEWEST])
+        facts = kind, len(graphs), False, forms, size, size, 0.0, label
+        parts.append(GraphRecovery(*facts, reason=why, assumes=rests))
     firsts, labels = tuple(part.alternatives[0] for part in parts), tuple(label for _, _, label in found)
     return GraphRecovery(
-        kind="exact" if all(part.kind == "exact" for part in parts) else "equivalent",
+        kind="up to covers" if all(part.kind == "up to covers" for part in parts) else "equivalent",
         class_size=prod(part.class_size for part in parts),
         class_complete=all(part.class_complete for part in parts),
         alternatives=firsts,
@@ -232,7 +250,7 @@ def describe(name: str, observation: Observation, recovery: GraphRecovery, secon
         fields=fields,
         attack=name,
         objective=recovery.gradient_distance,
-        stopped={"exact": "exact", "equivalent": "exact"}.get(recovery.kind, "budget"),
+        stopped={"exact": "exact", "partial": "budget"}.get(recovery.kind, "ambiguous"),
         seconds=seconds,
         labels_inferred=known is None and bool(read or recovery.node_labels),
         notes=words(recovery),
@@ -250,18 +268,23 @@ def words(recovery: GraphRecovery) -> tuple[str, ...]:
         return (f"Partial: {certain}. {recovery.reason}", ranks)
     rests = f"This assumes: {'; '.join(recovery.assumes)}."
     if recovery.parts:
-        each = ", ".join(
-            "exact" if part.kind == "exact" else f"one of {'' if part.class_complete else 'at least '}{part.class_size}"
-            for part in recovery.parts
-        )
+        each = ", ".join("up to covers" if part.kind == "up to covers" else _one_of(part) for part in recovery.parts)
         return (f"{len(recovery.parts)} graphs: {each}.", rests, ranks)
-    size = f"{'' if recovery.class_complete else 'at least '}{recovery.class_size}"
-    if recovery.kind == "exact":
-        first = f"Exact: no other graph of {recovery.nodes} nodes has this gradient, under the assumptions below."
-    else:
-        first = (
-            f"Gradient-equivalent class of {size} graphs with {recovery.nodes} nodes; the likeliest one is returned."
-        )
+    first = FIRST_WORDS[recovery.kind].format(nodes=recovery.nodes, one_of=_one_of(recovery))
     if recovery.reason:
         first += f" Two copies of it belong to the class, because {recovery.reason}."
     return (first, rests, ranks)
+
+
+FIRST_WORDS = {
+    "exact": "Exact: no other graph has this gradient.",
+    "up to covers": (
+        "Up to covers: no other graph of {nodes} nodes has this gradient; of the graphs with 2, 3, ... times as many, "
+        "copies of this one and graphs that cover it have it too."
+    ),
+    "equivalent": "Gradient-equivalent class: the likeliest graph, of {nodes} nodes, is returned, {one_of}.",
+}
+
+
+def _one_of(recovery: GraphRecovery) -> str:
+    return f"one of {'' if recovery.class_complete else 'at least '}{recovery.class_size}"

@@ -18,6 +18,8 @@ ALIKE = 1e-7
 """Relative distance under which two rows are the same to the read-out."""
 SKETCH = 6
 """Equations kept for each unknown."""
+CLEAR = 2.0
+"""How many times what is left unexplained other counts must leave, to be ruled out."""
 KINK = 3e-6
 """A hidden unit this near zero, of the largest one, may have been rounded to either side."""
 
@@ -53,8 +55,10 @@ def shares(
     kept = np.flatnonzero(weights / scale.numpy() > least / 3)
     solved, *_ = np.linalg.lstsq(matrix[:, kept], target.numpy(), rcond=None)
     rest = matrix[:, kept] @ solved - target.numpy()
-    condition = np.linalg.svd(matrix, compute_uv=False)
-    unique = len(condition) == columns.shape[1] and bool(condition[-1] > 1e-9 * condition[0])
+    values = np.linalg.svd(matrix, compute_uv=False)
+    # Other shares would differ by at least one node in one column, and would leave more than what is left now.
+    told = len(values) == columns.shape[1] and bool(values[-1] > 1e-9 * values[0])
+    unique = told and bool(values[-1] * least * float(scale.min()) > CLEAR * float(np.linalg.norm(rest)))
     found = torch.zeros(len(groups), dtype=torch.float64)
     found.index_add_(0, group_of[kept], torch.from_numpy(solved) / scale[torch.from_numpy(kept)])
     present = found.nonzero()[:, 0].tolist()

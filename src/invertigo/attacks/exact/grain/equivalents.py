@@ -1,19 +1,28 @@
-"""All graphs with the same gradient: told apart, put in order of what is likely, and counted."""
+"""All graphs with the same gradient: told apart, put in order of what is likely, and counted.
+
+A gradient tells what colour refinement (Weisfeiler and Leman) of as many rounds as the model has layers tells, and of
+the numbers of nodes their shares only. So two graphs have it alike when they have the same colours in the same shares:
+graphs that refinement cannot tell apart, copies, k-fold covers, and the quotients that they cover.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
 from invertigo.attacks.exact.grain.chemistry import NODE_COST, impossible_rings, ring_cost
-from invertigo.attacks.exact.grain.realisation import Edges, Search, Wanted, balanced, instances
+from invertigo.attacks.exact.grain.degree_sequences import any_graph
+from invertigo.attacks.exact.grain.realisation import Edges, Search, Wanted
+from invertigo.attacks.exact.grain.sizes import Bounds, Options, Sizes, multiples_of
+from invertigo.attacks.exact.grain.switching import switched
 from invertigo.domains.sameness import parts as parts_of
 from invertigo.domains.sameness import same_graph
 
 SMALLEST_COMMON_RING = 5
-MOST_FOLD = 6
+SMALL = 12
+"""Nodes up to which all copies and covers are listed too; there are hardly any for larger graphs to find."""
 
 
 @dataclass(frozen=True)
@@ -27,94 +36,96 @@ class Member:
 
 @dataclass
 class EquivalentGraphs:
-    """The graphs that give the same gradient, likeliest first. `complete` tells that there are no others of that size.
+    """The graphs that give the same gradient, likeliest first.
 
-    `fold` is the number of nodes over the least number that the gradient allows. A mean over nodes cannot see how
-    often a graph is repeated, so larger multiples always exist; the smallest plausible one is listed.
+    Args:
+        unit: the fewest nodes that have these shares; a graph has as many, or 2, 3, ... times as many.
+        limit: nodes of the largest graph that there may be.
+        closed: numbers of nodes at which every graph is listed, connected or not.
+        complete: every graph of up to `limit` nodes is listed.
     """
 
     members: list[Member] = field(default_factory=list)
     complete: bool = False
-    fold: int = 1
+    unit: int = 1
+    limit: int = 0
+    closed: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def alone(self) -> bool:
+        """No other graph has as few nodes; all others have 2, 3, ... times as many."""
+        return len(self.members) == 1 and self.unit in self.closed and len(self.members[0].colours) == self.unit
 
 
 def equivalent_graphs(
     own: Sequence[int],
     around: Sequence[tuple[int, ...]],
-    options: Sequence[Sequence[int]],
+    options: Options | Sequence[Sequence[int]],
     budget: Budget,
     *,
     aromatic: Sequence[bool] | None,
     most_nodes: int,
     most: int,
     seconds: float,
+    sizes: tuple[int, int] | None = None,
 ) -> EquivalentGraphs:
-    """Realise the counts, smallest multiple first, until one gives a plausible graph.
+    """Realise the counts, smallest multiple first, until one gives a plausible graph; then see what others there are.
 
     Args:
-        options: possible counts of each colour (several where colours look alike to the gradient).
+        own, around: what a colour is known as to its neighbours, and what its neighbours are known as.
+        options: possible counts of each colour (several where colours look alike to the gradient), or a function that
+            tells those of each multiple.
         aromatic: of molecules, which colours are aromatic atoms; graphs are then ranked by their rings. Of other
             graphs None: fewer parts and fewer nodes are likelier.
-        most: members at which counting stops; when the budget ends, those found so far are returned.
-        seconds: CPU seconds for each way of searching.
+        most_nodes: nodes of the largest graphs that are looked for, where `sizes` has no room for the smallest one.
+        most: graphs at which listing stops; when the budget ends, those found so far are returned.
+        seconds: CPU seconds for each way of listing.
+        sizes: the fewest and most nodes that a graph may have, as far as the adversary knows; None: up to `most_nodes`.
+
+    Raises: OutOfBudget when the time ends before the first graph.
     """
-    found = EquivalentGraphs(complete=True)
-    least, parts = None, fewest_parts(own, around)
+    bounds = Bounds(*(sizes or (1, most_nodes)), most_nodes, most, seconds)
+    told = options if callable(options) else multiples_of(options)
+    return _listed(Sizes(own, around, told, bounds, budget), aromatic)
+
+
+def _listed(sizes: Sizes, aromatic: Sequence[bool] | None) -> EquivalentGraphs:
+    found, budget = EquivalentGraphs(unit=sizes.unit, limit=sizes.bounds.most), sizes.budget
+    collect = _Collector(found, aromatic, sizes.bounds, fewest_parts(sizes.own, sizes.around))
     try:
-        for fold, wanted in _wanted(own, around, options, most_nodes, budget):
-            nodes = len(wanted.alike)
-            extra = NODE_COST * (nodes - (least or nodes))
-            # Counts that look alike to the gradient are all tried; a larger multiple only for want of a likely graph.
-            if least not in (None, nodes) and min(member.cost for member in found.members) <= (0, parts, extra):
-                continue
-            collect = _Collector(found, wanted.alike, aromatic, extra, most)
-            for connected in (True, False):
-                before = len(found)
-                for ring in (SMALLEST_COMMON_RING, 3) if aromatic is not None else (3,):
-                    found.complete &= collect.run(wanted, budget, ring, connected, seconds)
-                if len(found) > before:
-                    least, found.fold = least or nodes, fold
-                    break
+        for fold in sizes.likely():
+            if collect.satisfied(fold * found.unit):
+                break
+            for wanted in sizes.wanted(fold)[0]:
+                collect.likely(wanted, budget)
+        collect.sort()
+        close(collect, sizes, budget)
     except OutOfBudget:
         if not found.members:
             raise
-        found.complete = False
-    found.members.sort(key=lambda member: member.cost)
+    collect.sort()
     return found
 
 
-def _wanted(
-    own: Sequence[int],
-    around: Sequence[tuple[int, ...]],
-    options: Sequence[Sequence[int]],
-    most_nodes: int,
-    budget: Budget,
-) -> Iterator[tuple[int, Wanted]]:
-    """Every multiple that may have a graph, and what its nodes want, smallest first. Raises: OutOfBudget."""
-    first = min((_least_fold(own, around, counts) for counts in options), default=1)
-    for fold in range(first, first + MOST_FOLD):
-        for counts in options:
-            budget.spend()
-            wanted = instances(own, around, [fold * count for count in counts])
-            if fold * sum(counts) <= most_nodes and balanced(wanted):
-                yield fold, wanted
+def close(collect: _Collector, sizes: Sizes, budget: Budget) -> None:
+    """Note at which sizes every graph is listed. Of graphs that fit the domain twice, only the smallest size is closed:
+    two copies of them are left out, so that the list cannot be complete.
 
-
-def _least_fold(own: Sequence[int], around: Sequence[tuple[int, ...]], counts: Sequence[int]) -> int:
-    """Times these counts must be taken for every node to have as many different neighbours of a colour as it wants."""
-    there: Counter[int] = Counter()
-    for colour, count in zip(own, counts):
-        there[colour] += count
-    wants = [
-        (number + (named == mine), there[named])
-        for mine, near, count in zip(own, around, counts)
-        for named, number in Counter(near).items()
-        if count
-    ]
-    return max((-(-wanted // held) for wanted, held in wants if held), default=1)
+    Raises: OutOfBudget.
+    """
+    found, folds = collect.found, [fold for fold in sizes.folds() if fold]
+    if not found.members or collect.cut:
+        return
+    smallest = min(len(member.colours) for member in found.members)
+    if smallest > found.limit or (2 * smallest <= found.limit and found.limit > SMALL and len(folds) > 1):
+        if len(found) == 1:
+            collect.close(*sizes.wanted(smallest // found.unit), smallest, budget)
+        return
+    with_graphs = [fold for fold in folds if not (ways := sizes.wanted(fold))[1] or ways[0]]
+    found.complete = all(collect.close(*sizes.wanted(fold), fold * found.unit, budget) for fold in with_graphs)
 
 
 def fewest_parts(own: Sequence[int], around: Sequence[tuple[int, ...]]) -> int:
@@ -134,49 +145,103 @@ def doubled(member: Member) -> Member:
 @dataclass
 class _Collector:
     found: EquivalentGraphs
-    colours: tuple[int, ...]
     aromatic: Sequence[bool] | None
-    extra: float
-    most: int
+    bounds: Bounds
+    parts: int
+    least: int | None = None
+    cut: bool = False
     seen: dict = field(default_factory=dict)
     forms: set = field(default_factory=set)
 
-    def run(self, wanted, budget: Budget, ring: int, connected: bool, seconds: float) -> bool:
-        """Search until done; whether it was."""
-        search = Search(wanted, budget, ring=ring, connected=connected)
+    def sort(self) -> None:
+        """The likeliest first."""
+        self.found.members.sort(key=lambda member: member.cost)
+
+    def satisfied(self, nodes: int) -> bool:
+        """A graph was found that is likelier than any of so many nodes. Only for want of one are more nodes tried."""
+        best = min((member.cost for member in self.found.members), default=None)
+        return best is not None and best <= (0, self.parts, self._extra(nodes))
+
+    def likely(self, wanted: Wanted, budget: Budget) -> None:
+        """List the graphs whose nodes want these neighbours: connected ones, and only for want of them others."""
+        for connected in (True, False):
+            before = len(self.found)
+            for ring in (SMALLEST_COMMON_RING, 3) if self.aromatic is not None else (3,):
+                self._run(wanted, budget, ring, connected)
+            if len(self.found) > before:
+                break
+
+    def close(self, ways: Sequence[Wanted], every: bool, nodes: int, budget: Budget) -> bool:
+        """List all other graphs of so many nodes, one edge switch after another; whether there can be no more."""
         try:
-            with budget.limited("realisation", seconds):
-                for edges in search.graphs():
-                    if len(self.found) >= self.most:
-                        return False
-                    self._add(edges, budget)
+            with budget.limited("closure", self.bounds.seconds):
+                done = every and all(self._switch(wanted, budget) for wanted in ways)
         except OutOfBudget:
             if not budget.left:
                 raise
-            return False
+            done = False
+        if done:
+            self.found.closed.add(nodes)
+        return done
+
+    def _switch(self, wanted: Wanted, budget: Budget) -> bool:
+        waiting = [member.edges for member in self.found.members if member.colours == wanted.alike]
+        made = None if waiting else any_graph(wanted)
+        if made is not None:
+            self._add(wanted.alike, made, budget)
+            waiting.append(made)
+        while waiting:
+            for edges in switched(wanted.own, wanted.alike, waiting.pop()):
+                budget.spend()
+                if self._add(wanted.alike, edges, budget):
+                    waiting.append(edges)
+                if len(self.found) > self.bounds.members:
+                    return False
         return True
 
-    def _add(self, edges: Edges, budget: Budget) -> None:
-        near = neighbours(edges, len(self.colours))
-        form, invariant = first_form(self.colours, near)
+    def _run(self, wanted: Wanted, budget: Budget, ring: int, connected: bool) -> None:
+        """Search until done."""
+        search = Search(wanted, budget, ring=ring, connected=connected)
+        try:
+            with budget.limited("realisation", self.bounds.seconds):
+                for edges in search.graphs():
+                    if len(self.found) >= self.bounds.members:
+                        self.cut = True
+                        return
+                    self._add(wanted.alike, edges, budget)
+        except OutOfBudget:
+            self.cut = True
+            if not budget.left:
+                raise
+
+    def _add(self, colours: tuple[int, ...], edges: Edges, budget: Budget) -> bool:
+        """Take a graph into the list; whether it is a new one."""
+        near = neighbours(edges, len(colours))
+        form, invariant = first_form(colours, near)
         if form in self.forms:
-            return
+            return False
         self.forms.add(form)
         same = self.seen.setdefault(invariant, [])
-        for other in same:
+        for others, other in same:
             budget.spend()
-            if same_graph(self.colours, near, self.colours, other):
-                return
-        same.append(near)
-        self.found.members.append(Member(self.colours, edges, self._cost(near, edges)))
+            if same_graph(colours, near, others, other):
+                return False
+        same.append((colours, near))
+        self.least = self.least or len(colours)
+        self.found.members.append(Member(colours, edges, self._cost(colours, near, edges)))
+        return True
 
-    def _cost(self, near: list[list[int]], edges: Edges) -> tuple[float, ...]:
+    def _extra(self, nodes: int) -> float:
+        return NODE_COST * (nodes - (self.least or nodes))
+
+    def _cost(self, colours: tuple[int, ...], near: list[list[int]], edges: Edges) -> tuple[float, ...]:
         """Impossible rings, parts, then uncommon rings and nodes beyond the fewest."""
+        extra = self._extra(len(colours))
         if self.aromatic is None:
-            return (0.0, float(len(parts_of(near))), self.extra)
+            return (0.0, float(len(parts_of(near))), extra)
         rings = smallest_rings(near, edges)
-        impossible = impossible_rings([self.aromatic[c] for c in self.colours], rings)
-        return (float(impossible), float(len(parts_of(near))), ring_cost(Counter(rings.values())) + self.extra)
+        impossible = impossible_rings([self.aromatic[c] for c in colours], rings)
+        return (float(impossible), float(len(parts_of(near))), ring_cost(Counter(rings.values())) + extra)
 
 
 def smallest_rings(near: Sequence[Sequence[int]], edges: Edges) -> dict[tuple[int, int], int]:

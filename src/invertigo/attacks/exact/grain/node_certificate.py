@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.budget import Budget
+from invertigo.attacks.exact.grain.assumptions import FEWEST, assumptions, unproven
 from invertigo.attacks.exact.grain.certificate import (
+    EXPLAINED,
     WRITTEN_OUT,
+    claimed,
     drawn,
     gradient_distance,
     node_labels,
-    rests_on,
     told,
     with_copies,
 )
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, neighbours
+from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.node_labels import LabelCounts, dealt, nodes_with_labels
 from invertigo.attacks.exact.grain.pipeline import Evidence
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
@@ -32,24 +34,21 @@ def labelled(
     observation: Observation,
     anatomy: Anatomy,
     evidence: Evidence,
-    realise: Callable[[list[int], tuple[tuple[int, ...], ...]], EquivalentGraphs],
-    most_nodes: int,
+    listing: Listing,
     slack: float,
-    budget: Budget,
 ) -> GraphRecovery | None:
     """The graph and the labels of its nodes, or None when the evidence gives none.
 
     Args:
-        realise: all graphs with these counts of these groups of colours.
         slack: part of the read-out's gradient that may stay unexplained.
     """
-    with budget.stage("counts"):
-        counts = nodes_with_labels(anatomy, evidence, observation.task, most_nodes)
+    with listing.budget.stage("counts"):
+        counts = nodes_with_labels(anatomy, evidence, observation.task, listing)
     if counts is None or counts.residual > slack:
         return None
-    found = realise(counts.counts.sum(1).tolist(), counts.groups)
-    with budget.stage("certificate"):
-        return certify_labelled(observation, anatomy, evidence, found, counts, budget)
+    found = listing.graphs(evidence, counts.counts.sum(1).tolist(), counts.groups)
+    with listing.budget.stage("certificate"):
+        return certify_labelled(observation, anatomy, evidence, found, counts, listing)
 
 
 def certify_labelled(
@@ -58,7 +57,7 @@ def certify_labelled(
     evidence: Evidence,
     found: EquivalentGraphs,
     counts: LabelCounts,
-    budget: Budget,
+    listing: Listing,
 ) -> GraphRecovery | None:
     """The likeliest graph with the list of those it cannot be told from; of a batch, one graph a connected part.
 
@@ -78,19 +77,21 @@ def certify_labelled(
     graphs = tuple(_taken(whole, part) for part in parts)
     each = tuple(tuple(labels[node] for node in part) for part in parts)
     alike = bool(((counts.counts > 0).sum(1) > 1).any())
-    unique = len(found) == 1 and found.complete and counts.unique
+    distance = gradient_distance(observation, anatomy, graphs, node_labels(each).tolist())
+    open_ = unproven(anatomy, evidence, whole, listing.sizes) + ([FEWEST] if given > 1 else [])
+    sure = counts.unique and distance < EXPLAINED
     return GraphRecovery(
-        kind="exact" if unique and given == 1 else "equivalent",
+        kind=claimed(found, sure, open_),
         class_size=len(found),
-        class_complete=found.complete,
+        class_complete=found.complete and sure and not open_,
         alternatives=graphs if given > 1 else tuple(drawn(evidence, m, places) for m in found.members[:WRITTEN_OUT]),
         certain_nodes=len(labels),
         nodes=len(labels),
-        gradient_distance=gradient_distance(observation, anatomy, graphs, node_labels(each).tolist()),
+        gradient_distance=distance,
         node_labels=each,
         reason=alone,
-        assumes=(*rests_on(evidence, found, given), *([ALIKE] if alike else [])),
-        **told(anatomy, evidence, budget),
+        assumes=(*assumptions(found, listing.sizes, given=given), *open_, *([ALIKE] if alike else [])),
+        **told(anatomy, evidence, listing.budget),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
 from invertigo.attacks.exact.grain.counts import equations_for
+from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.pipeline import Evidence, read_rows
 from invertigo.types import Task
 
@@ -53,14 +55,21 @@ class Pushes:
     residual: float
     unique: bool
 
+    @cached_property
+    def system(self) -> tuple[Float[Tensor, "group equation label"], Float[Tensor, "group label equation"]]:
+        """The push and the number of nodes of each group as functions of its counts, and the inverse."""
+        ones = torch.ones(len(self.single), 1, self.single.shape[1], dtype=torch.float64)
+        made = torch.cat([self.single.mT, ones], 1)
+        return made, torch.linalg.pinv(made, rtol=1e-9)
 
-def nodes_with_labels(anatomy: Anatomy, evidence: Evidence, task: Task, most_nodes: int) -> LabelCounts | None:
+
+def nodes_with_labels(anatomy: Anatomy, evidence: Evidence, task: Task, listing: Listing) -> LabelCounts | None:
     """Counts of the last colours with each label, from the read-out's gradient; None when no whole numbers fit."""
     if not len(evidence.levels[-1]) or evidence.features is None:
         return None
     rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
     found = pushes(anatomy, rows, task, task.num_classes or 2)
-    return None if found is None else label_counts(found, most_nodes)
+    return None if found is None else label_counts(found, listing.most_nodes, listing.sizes[1])
 
 
 def pushes(anatomy: Anatomy, rows: Float[Tensor, "colour column"], task: Task, classes: int) -> Pushes | None:
@@ -116,37 +125,40 @@ def derivatives(
     return torch.stack(found, 1) * len(rows)
 
 
-def label_counts(found: Pushes, most_nodes: int) -> LabelCounts | None:
+def label_counts(found: Pushes, most_nodes: int, limit: int = 0) -> LabelCounts | None:
     r"""The smallest whole numbers $m_{gc} \ge 0$ with $\sum_c m_{gc} d_{gc} = n v_g$ and $\sum_{g,c} m_{gc} = n$.
 
     For `n` nodes in all and $M_g$ of group `g`, the counts of its labels solve a linear system, and are whole numbers
-    for few choices of $M_g$: a step of it changes them by the model's probabilities, which are not whole.
+    for few choices of $M_g$: a step of it changes them by the model's probabilities, which are not whole. `unique`
+    tells that no other number of up to `limit` nodes fits either, but for multiples of the first.
     """
-    groups, classes, scores = found.single.shape
-    # (group, score + 1, label): the push and the number of nodes, as functions of the counts.
-    system = torch.cat([found.single.mT, torch.ones(groups, 1, classes, dtype=torch.float64)], 1)
-    inverse = torch.linalg.pinv(system, rtol=1e-9)
-    slopes = inverse[..., :scores] @ found.vectors[..., None]
     for total in range(1, most_nodes + 1):
-        sizes = torch.arange(total + 1, dtype=torch.float64)
-        counts = total * slopes[..., 0][:, None] + sizes[:, None] * inverse[:, None, :, scores]
-        whole = counts.round()
-        # By the system itself: with more equations than labels, the solution may leave a rest.
-        made = torch.einsum("gsl,gkl->gks", system, whole)
-        wanted = torch.cat([(total * found.vectors)[:, None].expand(-1, len(sizes), -1), _column(sizes, groups)], 2)
-        gap = (made - wanted).abs()
-        slack = WHOLE + 1e-6 * total
-        fits = ((counts - whole).abs().amax(2) < slack) & (whole.amin(2) >= 0) & (gap.amax(2) < slack)
-        if not bool(fits.any(1).all()):
+        whole, gap, ways = _ways(found, total)
+        if not ways:
             continue
-        ways = _made_up(fits, total)
-        if ways:
-            chosen = min(ways, key=lambda way: float(sum(gap[g, k].max() for g, k in enumerate(way))))
-            picked = torch.stack([whole[g, k] for g, k in enumerate(chosen)]).long()
-            there = [g for g, k in enumerate(chosen) if k]
-            unique = found.unique and len(ways) == 1
-            return LabelCounts(picked[there], tuple(found.groups[g] for g in there), found.residual, unique)
+        chosen = min(ways, key=lambda way: float(sum(gap[g, k].max() for g, k in enumerate(way))))
+        picked = torch.stack([whole[g, k] for g, k in enumerate(chosen)]).long()
+        there = [g for g, k in enumerate(chosen) if k]
+        others = (n for n in range(total + 1, min(limit, most_nodes) + 1) if n % total)
+        unique = found.unique and len(ways) == 1 and not any(_ways(found, n)[2] for n in others)
+        return LabelCounts(picked[there], tuple(found.groups[g] for g in there), found.residual, unique)
     return None
+
+
+def _ways(found: Pushes, total: int) -> tuple[Tensor, Tensor, list[tuple[int, ...]]]:
+    """For so many nodes the counts (group, size, label), what they leave unexplained, and the choices of sizes."""
+    system, inverse = found.system
+    scores, sizes = found.single.shape[2], torch.arange(total + 1, dtype=torch.float64)
+    slopes = inverse[..., :scores] @ found.vectors[..., None]
+    counts = total * slopes[..., 0][:, None] + sizes[:, None] * inverse[:, None, :, scores]
+    whole = counts.round()
+    # By the system itself: with more equations than labels, the solution may leave a rest.
+    made = torch.einsum("gsl,gkl->gks", system, whole)
+    pushed = (total * found.vectors)[:, None].expand(-1, len(sizes), -1)
+    gap = (made - torch.cat([pushed, _column(sizes, len(system))], 2)).abs()
+    slack = WHOLE + 1e-6 * total
+    fits = ((counts - whole).abs().amax(2) < slack) & (whole.amin(2) >= 0) & (gap.amax(2) < slack)
+    return whole, gap, _made_up(fits, total) if bool(fits.any(1).all()) else []
 
 
 def _column(sizes: Tensor, groups: int) -> Tensor:

@@ -36,7 +36,8 @@ class Evidence:
     `likely` keeps the kinds of nodes (kind, block) to which the search is confined; `singular` looks for blocks off the
     row spaces of convolutions as well; `distinct` takes no two neighbours of a node for equal; `doubting` takes no row
     in the space for proof of whose it is, see `told_blocks`; `all_kinds` tells that no kind of node in the row space
-    was left out; `allowed` are the kinds found in it.
+    was left out, and `shown` that the row space is that of the features themselves; `allowed` are the kinds found in
+    it. `most_degree` and `most_nodes` are the largest that were tried.
     """
 
     domain: Graphs
@@ -45,12 +46,20 @@ class Evidence:
     distinct: bool = False
     doubting: bool = False
     all_kinds: bool = True
+    shown: bool = True
+    most_degree: int = 0
+    most_nodes: int = 0
     allowed: Int[Tensor, "kind block"] | None = None
     kinds: Int[Tensor, "kind block"] | None = None
     features: Float[Tensor, "kind column"] | None = None
     levels: list[Colours] = field(default_factory=list)
     shares: Shares | None = None
     passed: dict[str, int] = field(default_factory=dict)
+
+    def again(self, likely: Callable[[Tensor], Tensor] | None, **chosen: bool) -> Evidence:
+        """A fresh start that keeps what was found of the row space of the nodes."""
+        known = {"all_kinds": self.all_kinds, "shown": self.shown, "allowed": self.allowed}
+        return Evidence(self.domain, likely, most_nodes=self.most_nodes, **chosen, **known)
 
 
 def node_space(anatomy: Anatomy, width: int) -> Subspace:
@@ -66,13 +75,20 @@ def node_space(anatomy: Anatomy, width: int) -> Subspace:
     return beside if beside.rank >= first.rank and not beside.full else first
 
 
+def shows_features(anatomy: Anatomy, space: Subspace) -> bool:
+    """Whether every kind of node lies in the space, which is that of neighbourhood means in the first layer's."""
+    return space.full or not (space is anatomy.spans[0] and anatomy.mixes(0))
+
+
 def kinds_of_nodes(
     anatomy: Anatomy, evidence: Evidence, most_degree: int, budget: Budget
 ) -> tuple[Tensor, Tensor, Colours]:
     """The kinds of nodes, their features, and them as colours with a degree each."""
-    domain = evidence.domain
+    domain, evidence.most_degree = evidence.domain, most_degree
     if evidence.allowed is None:
-        evidence.allowed = _kinds(evidence, node_space(anatomy, domain.width), budget)
+        space = node_space(anatomy, domain.width)
+        evidence.shown = shows_features(anatomy, space)
+        evidence.allowed = _kinds(evidence, space, budget)
     kinds = evidence.allowed
     if evidence.likely is not None:
         kinds = kinds[evidence.likely(kinds)]

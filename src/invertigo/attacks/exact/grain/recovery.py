@@ -13,11 +13,13 @@ class GraphRecovery:
     """How far the reconstruction of one graph (or one batch of graphs) goes, and what it rests on.
 
     Args:
-        kind: `exact` when no other graph has this gradient, up to isomorphism and if everything in `assumes` holds,
-            proven by listing them all; `equivalent` when several have it, or the listing did not end; `partial` when
-            no graph was completed.
-        assumes: what `exact`, or a complete class, rests on, a sentence each.
-        class_size: graphs found with the same gradient; `class_complete` tells that these are all of that size.
+        kind: `exact` when no other graph that the domain allows has this gradient, copies and covers included;
+            `up to covers` when no other graph of as many nodes has it, while some with 2, 3, ... times as many have;
+            `equivalent` when several graphs have it, or whether others have it was not decided; `partial` when no
+            graph was completed.
+        assumes: what the kind rests on, a sentence each. `exact` rests on what the domain says only.
+        class_size: graphs found with the same gradient; `class_complete` tells that these are all, of any size that
+            the domain allows.
         alternatives: the graphs of the class, likeliest first, each with `features` (node, column), `adjacency`
             (node, node): the first one is the reconstruction.
         certain_nodes: nodes of the reconstruction whose features are certain.
