@@ -20,6 +20,9 @@ LOOSEST = 1e-2
 """No tolerance is larger: above it, members and strangers are no longer told apart."""
 SKETCHES = (32, 96)
 """Directions in which the row space of a larger matrix is first looked for: few, then more, then all there are."""
+TAIL, TAIL_SPREAD = 8, 4.0
+"""How many of the last singular values are rounding for sure, and by what factor the first one of them may exceed
+these."""
 SPARE = 12
 """Of these directions so many must show nothing but noise; else there may be more to find."""
 
@@ -174,6 +177,18 @@ def _leading(matrix: Float[Tensor, "rows dim"], width: int) -> tuple[Tensor, Ten
 @lru_cache(maxsize=16)
 def _directions(dim: int, count: int) -> Float[Tensor, "dim count"]:
     return torch.randn(dim, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def rank_above_tail(space: Subspace) -> int:
+    """The rank by where the flat tail of rounding starts, never less than it was taken for.
+
+    Rounding to single precision leaves singular values that are much alike, often far below the floor that is reckoned
+    with at first: between the two lie directions that count, such as those in which nodes deep in a network differ.
+    """
+    if len(space.values) < space.rank + TAIL:
+        return space.rank
+    above = int((space.values > TAIL_SPREAD * space.values[-TAIL]).sum())
+    return max(above, space.rank)
 
 
 def noise_singular_value(std: float, shape: Sequence[int]) -> float:

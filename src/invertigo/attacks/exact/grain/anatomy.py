@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from invertigo.attacks.subspace import Subspace, noise_singular_value, row_space
+from invertigo.attacks.subspace import Subspace, noise_singular_value, rank_above_tail, row_space
 from invertigo.models.graph_layers import GraphConvolution
 from invertigo.models.graph_network import GraphNetwork
 from invertigo.types import Observation, RequirementError
@@ -56,12 +56,13 @@ def linears(readout: nn.Module) -> list[nn.Linear]:
     return [module for module in readout.modules() if isinstance(module, nn.Linear)]
 
 
-def dissect(observation: Observation, model: GraphNetwork, noise: float | None) -> Anatomy:
+def dissect(observation: Observation, model: GraphNetwork, noise: float | None, *, deep: bool = False) -> Anatomy:
     """The anatomy of the observed model, on the processor: bases are made where the gradient lies, and are small.
 
     Args:
         model: the observation's model in float64 with the observed parameters, in evaluation mode, from `in_double`.
         noise: standard deviation of the noise on every entry of the gradient, when known.
+        deep: take every direction above the tail of rounding for one that counts, however faint.
 
     Raises: RequirementError when the update holds no gradient to read.
     """
@@ -79,7 +80,9 @@ def dissect(observation: Observation, model: GraphNetwork, noise: float | None) 
         _refuse_hidden(observation, names[id(weight)])
         std = _rounding(observation, weight) if noise is None else noise
         level = None if std is None else noise_singular_value(std, gradient.shape)
-        spans.append(row_space(gradient, noise=level).cpu())
+        space = row_space(gradient, noise=level)
+        rank = rank_above_tail(space) if deep else space.rank
+        spans.append((space if rank == space.rank else row_space(gradient, rank=rank)).cpu())
     return Anatomy(model, precise, tuple(spans), noise)
 
 

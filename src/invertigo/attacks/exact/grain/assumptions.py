@@ -31,11 +31,12 @@ def assumptions(found: EquivalentGraphs, sizes: tuple[int, int], *, given: int =
     """
     least, most = sizes
     told = [*_repeated(found)] if not found.complete else []
-    told.append(
-        f"no graph has more than {most} nodes, the places that the domain has"
-        if least < most
-        else f"the graph has {most} nodes, as the adversary knows"
-    )
+    if least == most:
+        told.append(f"the graph has {most} nodes, as the adversary knows")
+    else:
+        room = ", which leaves no room for identical copies of this graph"
+        fits = 2 * len(found.members[0].colours) <= most
+        told.append(f"no graph has more than {most} nodes, the places that the domain has{'' if fits else room}")
     told.append("each group of feature columns holds one member of the group, as the domain says")
     if given > 1:
         told.append(f"the batch has {given} graphs, and {FEWEST}")

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import gcd
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect, in_double
-from invertigo.attacks.exact.grain.batches import Division, Pulls, divisions, graph_counts, pulls
+from invertigo.attacks.exact.grain.assembly import assembled, why_not
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
-from invertigo.attacks.exact.grain.certificate import certify, certify_batch, describe, partial
+from invertigo.attacks.exact.grain.certificate import describe, partial
 from invertigo.attacks.exact.grain.chemistry import is_molecular, possible_atoms
-from invertigo.attacks.exact.grain.counts import whole_numbers
-from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs
 from invertigo.attacks.exact.grain.listing import Listing, sizes_known
-from invertigo.attacks.exact.grain.node_certificate import labelled
 from invertigo.attacks.exact.grain.nodes import TooMany
-from invertigo.attacks.exact.grain.pipeline import Evidence, gather, read_rows
+from invertigo.attacks.exact.grain.pipeline import Evidence, gather
 from invertigo.attacks.exact.grain.pooled_counts import gather_pool
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
 from invertigo.attacks.exact.grain.vertices import MANY
 from invertigo.attacks.registry import register
+from invertigo.attacks.subspace import LOOSEST
 from invertigo.domains import Graphs
 from invertigo.models.graph_network import GraphNetwork
 from invertigo.types import (
@@ -42,12 +39,8 @@ Attempt = tuple[Callable[[Tensor], Tensor] | None, bool, bool, bool]
 """Which kinds of nodes are likely, whether a singular adjacency hides some blocks, whether no two neighbours are alike,
 and whether a row in the space may be another node's."""
 
-RESIDUAL = 1e-3
-"""Part of the read-out's gradient that may stay unexplained, without noise."""
-
-
-DIVISIONS = 8
-"""Ways to share neighbourhoods out among the graphs of a batch that are tried."""
+RESIDUAL, NOISY_RESIDUAL = 1e-3, 0.1
+"""Part of the read-out's gradient that may stay unexplained, without noise and with."""
 
 
 @register
@@ -116,10 +109,29 @@ class Grain:
         with torch.no_grad():
             anatomy = dissect(observation, model, self._noise(observation))
             recovery = self._recover(observation, domain, anatomy, budget)
+            if recovery.missed and anatomy.noise is None:
+                recovery = self._again(observation, domain, model, budget, recovery)
         return describe(self.name, observation, recovery, time.perf_counter() - started)
 
+    def _again(
+        self, observation: Observation, domain: Graphs, model: GraphNetwork, budget: Budget, found: GraphRecovery
+    ) -> GraphRecovery:
+        """Where nothing was found: with the faintest directions of the row spaces, then with the loosest checks.
+
+        Deep networks make nodes much alike, so that rounding hides in which directions they differ; and a ReLU may keep
+        a direction out of the gradient altogether, near which the rows that have it still lie.
+        """
+        anatomy = dissect(observation, model, None, deep=True)
+        fainter = any(space.rank != rank for space, rank in zip(anatomy.spans, found.ranks))
+        looser = replace(self, tolerance=LOOSEST) if self.tolerance is None else self
+        for attack in (self, looser) if fainter else (looser,):
+            again = attack._recover(observation, domain, anatomy, budget)
+            if again.kind != "partial":
+                return again
+        return found
+
     def _recover(self, observation: Observation, domain: Graphs, anatomy: Anatomy, budget: Budget) -> GraphRecovery:
-        evidence, reason = Evidence(domain, most_nodes=self.most_nodes), ""
+        evidence, reason, missed = Evidence(domain, most_nodes=self.most_nodes), "", False
         scores = anatomy.scores()
         if scores is None:
             raise RequirementError(
@@ -141,17 +153,17 @@ class Grain:
                 try:
                     reason = self._gather(observation, anatomy, evidence, budget, scores)
                 except TooMany as error:
-                    reason = f"There are too many candidates: {error}."
+                    reason, missed = f"There are too many candidates: {error}.", False
                     continue
                 if reason:
                     break
-                recovery = self._search(observation, anatomy, evidence, budget)
+                recovery = assembled(observation, anatomy, evidence, self._listing(observation, anatomy, budget))
                 if recovery is not None:
                     return self._proven(observation, anatomy, evidence, recovery, budget)
-                reason = self._why(anatomy, evidence, observation.num_examples or 1)
+                reason, missed = why_not(evidence, self._listing(observation, anatomy, budget), observation), True
         except OutOfBudget as error:
-            reason = f"The budget ended after {error}."
-        return partial(anatomy, evidence, budget, reason)
+            reason, missed = f"The budget ended after {error}.", False
+        return partial(anatomy, evidence, budget, reason, missed)
 
     def _proven(
         self, observation: Observation, anatomy: Anatomy, evidence: Evidence, found: GraphRecovery, budget: Budget
@@ -169,7 +181,11 @@ class Grain:
         try:
             with budget.limited("proof", budget.spent + self.listing_seconds):
                 failed = self._gather(observation, anatomy, free, budget, scores)
-                proven = None if failed else self._search(observation, anatomy, free, budget)
+                proven = (
+                    None
+                    if failed
+                    else assembled(observation, anatomy, free, self._listing(observation, anatomy, budget))
+                )
         except (OutOfBudget, TooMany):
             return found
         return proven if proven is not None and proven.kind == "exact" else found
@@ -185,68 +201,12 @@ class Grain:
         gather(anatomy, evidence, budget, scores=scores if alone else None, tolerance=self.tolerance, **most)
         return ""
 
-    def _search(
-        self, observation: Observation, anatomy: Anatomy, evidence: Evidence, budget: Budget
-    ) -> GraphRecovery | None:
-        """What the evidence gives, or None."""
-        graphs, listing = observation.num_examples or 1, self._listing(observation, budget)
-        if anatomy.model.level == "node":
-            return labelled(observation, anatomy, evidence, listing, self._slack(anatomy))
-        if graphs == 1:
-            found = self._list(anatomy, evidence, listing)
-            if found is None or not len(found):
-                return None
-            with budget.stage("certificate"):
-                return certify(observation, anatomy, evidence, found, listing)
-        if not len(evidence.levels[-1]) or evidence.features is None:
-            return None
-        with budget.stage("counts"):
-            rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
-            pulled = pulls(anatomy, rows, observation.task.num_classes or 2)
-        if pulled.residual > self._slack(anatomy):
-            return None
-        with budget.stage("division"):
-            ways = divisions(pulled, graphs, budget)
-        for division in ways[:DIVISIONS]:
-            recovery = self._divided(observation, anatomy, evidence, pulled, division, listing)
-            if recovery is not None and recovery.gradient_distance < 10 * self._slack(anatomy):
-                return recovery
-        return None
-
-    def _divided(
-        self,
-        observation: Observation,
-        anatomy: Anatomy,
-        evidence: Evidence,
-        pulled: Pulls,
-        division: Division,
-        listing: Listing,
-    ) -> GraphRecovery | None:
-        parts = []
-        for graph in range(len(division.labels)):
-            counts, groups = graph_counts(pulled, division, graph)
-            share = gcd(*counts)
-            found = listing.graphs(evidence, [count // share for count in counts], groups)
-            if not len(found):
-                return None
-            parts.append((found, sorted(c for group in groups for c in group), division.labels[graph]))
-        return certify_batch(observation, anatomy, evidence, parts, pulled.unique, listing)
-
-    def _list(self, anatomy: Anatomy, evidence: Evidence, listing: Listing) -> EquivalentGraphs | None:
-        shares = evidence.shares
-        if shares is None or shares.residual > self._slack(anatomy):
-            return None
-        total = shares.weights.sum()
-        counts = whole_numbers(shares.weights / total, self.most_nodes, max(100 * shares.residual, 1e-5))
-        if counts is None or abs(float(total) - 1) > 10 * self._slack(anatomy):
-            return None
-        return listing.graphs(evidence, counts.tolist(), shares.groups)
-
-    def _listing(self, observation: Observation, budget: Budget) -> Listing:
+    def _listing(self, observation: Observation, anatomy: Anatomy, budget: Budget) -> Listing:
         domain, sizes = observation.task.domain, sizes_known(observation, self.sized)
         assert isinstance(domain, Graphs)
         how = self.most_nodes, self.alternatives, self.listing_seconds
-        return Listing(sizes, *how, self._chemical(domain), budget)
+        slack = RESIDUAL if anatomy.noise is None else NOISY_RESIDUAL
+        return Listing(sizes, *how, self._chemical(domain), slack, budget)
 
     def _attempts(self, domain: Graphs, anatomy: Anatomy) -> list[Attempt]:
         """Ways to search, likely ones first: among atoms that exist, and with a singular adjacency in mind.
@@ -273,20 +233,6 @@ class Grain:
         if self.noise is not None or view is None or not view.noise_std:
             return self.noise
         return max(float(std) for std in view.noise_std.values()) or None
-
-    def _slack(self, anatomy: Anatomy) -> float:
-        return RESIDUAL if anatomy.noise is None else 0.1
-
-    def _why(self, anatomy: Anatomy, evidence: Evidence, graphs: int) -> str:
-        for stage, count in evidence.passed.items():
-            if count == 0:
-                return f"No candidate of stage '{stage}' lies in its row space."
-        if graphs > 1:
-            return f"The neighbourhoods could not be shared out among {graphs} graphs."
-        if evidence.shares is None or evidence.shares.residual > self._slack(anatomy):
-            rest = 1.0 if evidence.shares is None else evidence.shares.residual
-            return f"The candidates explain all but {rest:.1e} of the read-out's gradient, so some are missing."
-        return f"The shares of the neighbourhoods fit no graph of up to {self.most_nodes} nodes."
 
 
 def precise_model(observation: Observation) -> GraphNetwork:

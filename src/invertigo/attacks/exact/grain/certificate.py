@@ -104,8 +104,11 @@ def with_copies(evidence: Evidence, found: EquivalentGraphs, colours: Sequence[i
     return why
 
 
-def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str) -> GraphRecovery:
-    """The nodes that are certain: counted ones, else kinds when there are no more of them than dimensions."""
+def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str, missed: bool = False) -> GraphRecovery:
+    """The nodes that are certain: counted ones, else kinds when there are no more of them than dimensions.
+
+    `missed` tells that all candidates were gone through and no graph is made of them.
+    """
     features, certain = evidence.domain.one_hot(torch.zeros(0, len(evidence.domain.blocks), dtype=torch.long)), 0
     if evidence.features is not None and len(evidence.features):
         features = evidence.features
@@ -124,6 +127,7 @@ def partial(anatomy: Anatomy, evidence: Evidence, budget: Budget, reason: str) -
         gradient_distance=1.0,
         label=None,
         reason=reason,
+        missed=missed,
         **told(anatomy, evidence, budget),
     )
 
@@ -268,9 +272,11 @@ def words(recovery: GraphRecovery) -> tuple[str, ...]:
         return (f"Partial: {certain}. {recovery.reason}", ranks)
     rests = f"This assumes: {'; '.join(recovery.assumes)}."
     if recovery.parts:
-        each = ", ".join("up to covers" if part.kind == "up to covers" else _one_of(part) for part in recovery.parts)
+        each = ", ".join(
+            "up to covers" if part.kind == "up to covers" else f"one of {_size(part)}" for part in recovery.parts
+        )
         return (f"{len(recovery.parts)} graphs: {each}.", rests, ranks)
-    first = FIRST_WORDS[recovery.kind].format(nodes=recovery.nodes, one_of=_one_of(recovery))
+    first = FIRST_WORDS[recovery.kind].format(nodes=recovery.nodes, size=_size(recovery))
     if recovery.reason:
         first += f" Two copies of it belong to the class, because {recovery.reason}."
     return (first, rests, ranks)
@@ -282,9 +288,10 @@ FIRST_WORDS = {
         "Up to covers: no other graph of {nodes} nodes has this gradient; of the graphs with 2, 3, ... times as many, "
         "copies of this one and graphs that cover it have it too."
     ),
-    "equivalent": "Gradient-equivalent class: the likeliest graph, of {nodes} nodes, is returned, {one_of}.",
+    "equivalent": "Gradient-equivalent class of {size}; the likeliest one, of {nodes} nodes, is returned.",
 }
 
 
-def _one_of(recovery: GraphRecovery) -> str:
-    return f"one of {'' if recovery.class_complete else 'at least '}{recovery.class_size}"
+def _size(recovery: GraphRecovery) -> str:
+    least, count = "" if recovery.class_complete else "at least ", recovery.class_size
+    return f"{least}{count} graph{'s' * (count > 1)}"

@@ -39,13 +39,14 @@ class Shares:
 
 
 def shares(
-    anatomy: Anatomy, rows: Float[Tensor, "colour column"], scores: Float[Tensor, " label"], least: float
+    anatomy: Anatomy, rows: Float[Tensor, "colour column"], scores: Float[Tensor, " label"], least: float, room: int
 ) -> Shares:
     r"""Non-negative least squares $\min_{w \ge 0} \| \sum_g w_g J_g - \nabla_{\mathrm{readout}} L \|$.
 
     $J_g$ is the gradient that one node of group $g$ gives the read-out's weights when the loss's derivative by its
     logits is `scores`, which is the gradient of the last bias. Of each weight matrix a random sketch is compared.
-    `least` is the smallest share there can be, that of one node in the largest graph; less is rounding.
+    `least` is the smallest share there can be, that of one node in the largest graph; less is rounding. `room` is the
+    number of nodes up to which other shares are ruled out.
     """
     (columns,), target, groups, group_of = equations_for(anatomy, rows, [scores])
     unknowns = max(columns.shape[1], 8)
@@ -55,10 +56,8 @@ def shares(
     kept = np.flatnonzero(weights / scale.numpy() > least / 3)
     solved, *_ = np.linalg.lstsq(matrix[:, kept], target.numpy(), rcond=None)
     rest = matrix[:, kept] @ solved - target.numpy()
-    values = np.linalg.svd(matrix, compute_uv=False)
-    # Other shares would differ by at least one node in one column, and would leave more than what is left now.
-    told = len(values) == columns.shape[1] and bool(values[-1] > 1e-9 * values[0])
-    unique = told and bool(values[-1] * least * float(scale.min()) > CLEAR * float(np.linalg.norm(rest)))
+    own = torch.isin(group_of, group_of[kept]).numpy()
+    unique = determined(columns.numpy(), own, float(np.linalg.norm(rest)), room)
     found = torch.zeros(len(groups), dtype=torch.float64)
     found.index_add_(0, group_of[kept], torch.from_numpy(solved) / scale[torch.from_numpy(kept)])
     present = found.nonzero()[:, 0].tolist()
@@ -68,6 +67,32 @@ def shares(
         float(np.linalg.norm(rest) / max(float(target.norm()), 1e-300)),
         unique,
     )
+
+
+def determined(columns: np.ndarray, own: np.ndarray, rest: float, room: int) -> bool:
+    r"""Whether no other shares of up to `room` nodes explain the gradient as well as those found.
+
+    Other shares need at least one node in `room` of a group that was not found. Off the span of the groups found, such
+    groups add to the gradient $\sum_g w_g a_g$ with $w \ge 0$, which is at least $\sum_g w_g$ times the distance of
+    zero from the convex hull of the $a_g$; a point `p` of it shows that this is no less than $\min_g p a_g / |p|$.
+
+    Args:
+        columns: (equation, unknown) the gradient that a share of one has; own: which unknowns are of groups found.
+        rest: norm of what the shares found leave unexplained.
+    """
+    basis, values, _ = np.linalg.svd(columns[:, own], full_matrices=False)
+    basis = basis[:, values > 1e-10 * values[0]] if len(values) else basis
+    others = columns[:, ~own] - basis @ (basis.T @ columns[:, ~own])
+    if rest <= 0 or not others.shape[1]:
+        return bool(len(values)) and bool(values[-1] > 1e-9 * values[0])
+    apart = np.linalg.norm(others, axis=0).min()
+    if apart < room * CLEAR * rest:
+        return False
+    stretched = others / apart
+    weights, _ = nnls(np.vstack([stretched, np.ones(others.shape[1])]), np.append(np.zeros(len(others)), 1.0))
+    point = stretched @ weights
+    distance = float((point @ others).min()) / max(float(np.linalg.norm(point)), 1e-300)
+    return min(distance, float(values[-1])) > room * CLEAR * rest
 
 
 def equations_for(

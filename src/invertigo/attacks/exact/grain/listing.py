@@ -22,6 +22,7 @@ class Listing:
         sizes: the fewest and most nodes of a graph, as far as the adversary knows.
         most_nodes, most, seconds: how far graphs are looked for; see `equivalent_graphs`.
         chemical: rank graphs by their rings.
+        slack: part of the read-out's gradient that may stay unexplained.
     """
 
     sizes: tuple[int, int]
@@ -29,6 +30,7 @@ class Listing:
     most: int
     seconds: float
     chemical: bool
+    slack: float
     budget: Budget
 
     def graphs(

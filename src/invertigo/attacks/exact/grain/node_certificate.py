@@ -19,7 +19,8 @@ from invertigo.attacks.exact.grain.certificate import (
     told,
     with_copies,
 )
-from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, neighbours
+from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member
+from invertigo.attacks.exact.grain.forms import neighbours
 from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.node_labels import LabelCounts, dealt, nodes_with_labels
 from invertigo.attacks.exact.grain.pipeline import Evidence

@@ -147,7 +147,8 @@ def gather(
     with budget.stage("counts"):
         rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
         budget.afford(SECONDS_TO_WEIGH * len(rows) ** 3, f"weighing {len(rows)} neighbourhoods")
-        evidence.shares = shares(anatomy, rows, scores, 1 / most_nodes)
+        room = min(evidence.domain.nodes, most_nodes)
+        evidence.shares = shares(anatomy, rows, scores, 1 / most_nodes, room)
 
 
 def read_rows(anatomy: Anatomy, colours: Colours, features: Tensor) -> Float[Tensor, "colour column"]:

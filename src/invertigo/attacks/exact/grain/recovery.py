@@ -30,6 +30,7 @@ class GraphRecovery:
         labels, parts: of a batch of several graphs, the label of each and what is known of it; `alternatives` then
             holds the likeliest form of each graph.
         node_labels: of a model that answers every node, the labels of the nodes of each graph of the reconstruction.
+        missed: of `partial`, that all candidates were gone through, so that true ones are not among them.
         ranks: rank of each row space, in the order of the layers, and the read-out's last; `confidence` of each.
     """
 
@@ -50,3 +51,4 @@ class GraphRecovery:
     parts: tuple[GraphRecovery, ...] = ()
     assumes: tuple[str, ...] = ()
     node_labels: tuple[tuple[int, ...], ...] = ()
+    missed: bool = False
