@@ -8,7 +8,10 @@ import invertigo
 from invertigo import data, models
 from invertigo.auditing import load_scenario
 from invertigo.auditing.staging import stage
-from invertigo.types import ConfigurationError, InvalidValueError, ThreatLevel
+from invertigo.domains import Graphs
+from invertigo.domains.labelled_graph import LabelledGraph
+from invertigo.federation import observe
+from invertigo.types import Batch, ConfigurationError, InvalidValueError, LocalTraining, ThreatLevel
 
 KARATE = {"data.name": "karate", "data.count": 1, "model.name": "gcn", "normalise": "true", "decoys": 20}
 
@@ -94,3 +97,43 @@ def test_an_exact_attack_rebuilds_the_bundled_molecule():
     found = invertigo.audit(load_scenario("molecules", ["compare=[]", "adversary.levels=[1]"]))
     assert found.record.attacks[0].outcomes == ["exact"]
     assert found.verdict.status == "leaks"
+
+
+def audited(edges, truth=True, places=16):
+    """An audit of one graph of one kind of node, whose degrees are all that is told of them."""
+    nodes = 1 + max(map(max, edges))
+    adjacency = torch.zeros(nodes, nodes, dtype=torch.bool)
+    for a, b in edges:
+        adjacency[a, b] = adjacency[b, a] = True
+    domain = Graphs((5,), nodes=places, degree_block=0)
+    batch = Batch({**domain.encode([LabelledGraph(adjacency.sum(1)[:, None], adjacency)]), "labels": torch.tensor([1])})
+    generator = torch.Generator().manual_seed(0)
+    model = models.build("gcn", input_shape=(places, 5), num_classes=2, generator=generator, hidden=64)
+    if truth:
+        return invertigo.audit(model, cross_entropy, batch, domain=domain, attacks="grain")
+    task = models.graph_task(model, domain, 2)
+    return invertigo.audit(observe(task, batch, LocalTraining(mode="eval"), level=1), attacks="grain")
+
+
+def test_a_cage_that_is_taken_for_what_it_covers_is_never_said_to_resist():
+    """A cube covers the complete graph of four nodes, and has its gradient."""
+    cube = [(a, a ^ bit) for a in range(8) for bit in (1, 2, 4) if a < a ^ bit]
+    for truth in (True, False):
+        found = audited(cube, truth)
+        assert found.verdict.status == "inconclusive"
+        assert found.record.attacks[0].stopped == "ambiguous"
+        assert not any(note.startswith("Exact") for note in found.record.attacks[0].notes)
+
+
+def test_only_a_graph_without_a_twin_is_certified_without_the_truth():
+    """A path of six nodes: a domain of eleven places has no room for two copies of it, one of twelve has."""
+    path = [(a, a + 1) for a in range(5)]
+    assert audited(path, truth=False, places=11).verdict.status == "leaks"
+    assert audited(path, truth=False, places=12).verdict.status == "inconclusive"
+
+
+def test_a_graph_on_a_short_list_is_recognised():
+    """Two triangles joined by an edge, or a ring of six with a chord across: two cubic-like graphs of one gradient."""
+    found = audited([(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (0, 3)])
+    assert found.verdict.status == "leaks"
+    assert found.record.attacks[0].outcomes[0] in ("exact", "recognisable")

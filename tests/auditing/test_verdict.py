@@ -85,6 +85,14 @@ def test_without_truth_only_an_exact_solution_that_reproduces_the_update_leaks()
     assert "reproduces the update" in found.headline
     assert verdict([solved.model_copy(update={"residual": 0.3})], scored=False).status == "inconclusive"
     assert verdict([solved.model_copy(update={"exact": False})], scored=False).status == "inconclusive"
+    assert verdict([solved.model_copy(update={"stopped": "ambiguous"})], scored=False).status == "inconclusive"
+
+
+def test_answers_that_the_update_does_not_tell_apart_are_no_sign_of_safety():
+    open_ = attack(1, stopped="ambiguous")
+    found = verdict([open_])
+    assert found.status == "inconclusive"
+    assert "does not tell which is the true one" in found.headline
 
 
 def test_a_what_if_rung_is_told_as_one():

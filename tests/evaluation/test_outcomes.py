@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from invertigo.domains import Images
 from invertigo.evaluation import Criteria, outcomes
+from invertigo.evaluation.outcomes import FEW_CANDIDATES, on_a_short_list
 from invertigo.types import Batch, Identification, Scores
 
 FACES = torch.from_numpy(lfw_subset()[:120]).double().unsqueeze(1)
@@ -132,3 +133,11 @@ def test_baselines_that_do_as_well_undo_a_claim_unless_they_look_at_the_truth():
     assert outcomes(good, identification, {"public_nearest": stated(10.0, 0.1)}) == ["recognisable"]
     lenient = Criteria(perceptual=0.5)
     assert outcomes(stated(9.0, 0.4), identification, {"public_mean": stated(10.0, 0.45)}, lenient) == ["recognisable"]
+
+
+def test_an_example_on_a_short_list_of_answers_is_recognised_and_on_a_long_one_is_not():
+    first, other = ["nothing", "exact", "nothing"], ["exact", "nothing", "recognisable"]
+    assert on_a_short_list(first, []) == first
+    assert on_a_short_list(first, [other]) == ["recognisable", "exact", "nothing"]
+    assert on_a_short_list(first, [other] * (FEW_CANDIDATES - 1)) == ["recognisable", "exact", "nothing"]
+    assert on_a_short_list(first, [other] * FEW_CANDIDATES) == first

@@ -46,12 +46,12 @@ class Judge:
             facts |= self._run(entry, observation, trial, found)
             facts["tensors"] = f"{level}-{entry.name}" + ("-informed" if informed else "")
         if found is not None and self.truth is not None:
-            facts |= self._scores(self.evaluate(found.fields))
+            facts |= self._scores(self.evaluate(found))
             facts["scores"] |= self._read(found.fields, facts["matching"])
             facts["label_accuracy"] = self._labels_found(found)
         return AttackRecord.model_validate(facts)
 
-    def evaluate(self, fields: Mapping[str, Tensor]) -> Evaluation:
+    def evaluate(self, fields: Reconstruction | Mapping[str, Tensor]) -> Evaluation:
         """Scores against the truth, and the baselines beside them."""
         if self.truth is None:
             raise ValueError("There is no truth to score against.")

@@ -64,9 +64,13 @@ def decide(
 
 
 def is_certified(attack: AttackRecord) -> bool:
-    """An exact attack's solution reproduces the update, which proves the reconstruction without the truth."""
+    """An exact attack's solution reproduces the update, which proves the reconstruction without the truth.
+
+    Not where the attack itself says that other answers may reproduce it as well.
+    """
     miss = attack.objective if attack.residual is None else attack.residual
-    return attack.status == "ran" and attack.exact and miss is not None and miss <= REPRODUCED
+    proven = attack.exact and attack.stopped != "ambiguous"
+    return attack.status == "ran" and proven and miss is not None and miss <= REPRODUCED
 
 
 def reasons_to_doubt(
@@ -92,6 +96,9 @@ def reasons_to_doubt(
     skipped = sorted({a.attack for a in here if a.status == "skipped"} - set(cut))
     if cut:
         doubts.append(f"{_list(cut)} did not run to the end")
+    several = sorted({a.attack for a in here if a.status == "ran" and a.stopped == "ambiguous"})
+    if several:
+        doubts.append(f"{_list(several)} found answers of which the update does not tell which is the true one")
     if skipped and not circumstances.interrupted:
         doubts.append(f"there was no time left for {_list(skipped)}")
     return doubts

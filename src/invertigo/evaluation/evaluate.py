@@ -12,7 +12,7 @@ from invertigo.domains import Images
 from invertigo.evaluation.graph_outcomes import graph_outcomes
 from invertigo.evaluation.intervals import bootstrap, proportion
 from invertigo.evaluation.label_accuracy import label_accuracy, node_label_accuracy
-from invertigo.evaluation.outcomes import ENOUGH_DECOYS, Outcome, outcomes
+from invertigo.evaluation.outcomes import ENOUGH_DECOYS, FEW_CANDIDATES, Outcome, on_a_short_list, outcomes
 from invertigo.types import Batch, Domain, Identification, Interval, MismatchError, Reconstruction, Scores
 
 ENOUGH_EXAMPLES = 30
@@ -100,7 +100,11 @@ def evaluate(
     scores = domain.score(batch, fields)
     baselines = domain.baselines(batch, public) if baselines is None else baselines
     identification = None if decoys is None else domain.identify(batch, fields, decoys)
-    found = OUTCOMES.get(domain.name, outcomes)(scores, identification, baselines)
+    judged = OUTCOMES.get(domain.name, outcomes)
+    found = judged(scores, identification, baselines)
+    if isinstance(reconstruction, Reconstruction) and len(reconstruction.alternatives) < FEW_CANDIDATES:
+        others = [domain.score(batch, other) for other in reconstruction.alternatives]
+        found = on_a_short_list(found, [judged(other, None, baselines) for other in others])
     generator = torch.Generator().manual_seed(seed)
     return Evaluation(
         scores=scores,

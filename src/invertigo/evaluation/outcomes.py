@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,10 @@ from invertigo.types import Identification, Scores
 Outcome = Literal["exact", "recognisable", "nothing"]
 ENOUGH_DECOYS = 100
 """A guess without information is picked out of so long a line-up once in a hundred examples."""
+
+
+FEW_CANDIDATES = 10
+"""An example on a list of so many answers that an attack cannot tell apart is recognised: guesses have none of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +70,15 @@ def _beats(scores: Scores, metric: str, baselines: Mapping[str, Scores], sign: i
     own = sign * scores.per_example[metric]
     rivals = [sign * baseline.per_example[metric] for baseline in baselines.values()]
     return torch.stack([own > rival for rival in rivals]).all(0) if rivals else torch.ones_like(own, dtype=torch.bool)
+
+
+def on_a_short_list(outcomes: Sequence[Outcome], others: Sequence[Sequence[Outcome]]) -> list[Outcome]:
+    """The outcomes where an attack lists a few answers that it cannot tell apart.
+
+    An example that the first answer does not show, but another one has exactly, is recognisable on a list of up to
+    `FEW_CANDIDATES`: an observer has narrowed it down to these. `others` are the outcomes of the other answers.
+    """
+    if 1 + len(others) > FEW_CANDIDATES:
+        return list(outcomes)
+    listed = [any(answer[place] == "exact" for answer in others) for place in range(len(outcomes))]
+    return ["recognisable" if first == "nothing" and there else first for first, there in zip(outcomes, listed)]

@@ -36,8 +36,10 @@ class Reconstruction:
     `fields` are named tensors in the model's input space, the batch first. `objective` is the attack's own measure
     of fit (lower is better; 0 for an algebraic solution that reproduces the update). `trace` lists
     (iteration, objective) of the best restart. `stopped` is why it ended: `converged`, `schedule` (all iterations
-    done), `budget` or `diverged`. `labels_inferred` tells whether labels came from the update rather than as given.
-    `certificate` is what an exact attack can prove about its answer, in a form of its own.
+    done), `budget` or `diverged`; of an algebraic attack `exact`, or `ambiguous` when it did not prove that no other
+    answer explains the update. `labels_inferred` tells whether labels came from the update rather than as given.
+    `certificate` is what an exact attack can prove about its answer, in a form of its own. `alternatives` are other
+    answers, each as `fields` is, which the attack cannot tell from its first one.
     """
 
     fields: Mapping[str, Tensor]
@@ -50,6 +52,7 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     restart_objectives: tuple[float, ...] = ()
     certificate: object | None = None
+    alternatives: tuple[Mapping[str, Tensor], ...] = ()
 
     @property
     def finished(self) -> bool:

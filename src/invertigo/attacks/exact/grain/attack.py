@@ -13,8 +13,9 @@ from torch import Tensor
 from invertigo.attacks.exact.grain.anatomy import Anatomy, dissect, in_double
 from invertigo.attacks.exact.grain.assembly import assembled, why_not
 from invertigo.attacks.exact.grain.budget import Budget, OutOfBudget
-from invertigo.attacks.exact.grain.certificate import describe, partial
+from invertigo.attacks.exact.grain.certificate import partial
 from invertigo.attacks.exact.grain.chemistry import is_molecular, possible_atoms
+from invertigo.attacks.exact.grain.description import describe
 from invertigo.attacks.exact.grain.listing import Listing, sizes_known
 from invertigo.attacks.exact.grain.nodes import TooMany
 from invertigo.attacks.exact.grain.pipeline import Evidence, gather

@@ -15,8 +15,7 @@ from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, 
 from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.pipeline import Evidence
 from invertigo.attacks.exact.grain.recovery import GraphRecovery
-from invertigo.domains import Graphs
-from invertigo.types import Observation, Reconstruction
+from invertigo.types import Observation
 
 WRITTEN_OUT = 64
 APART = 100
@@ -230,68 +229,3 @@ def node_labels(labels: Sequence[Sequence[int]], places: int = 0) -> Tensor:
     """Labels (graph, node), with -1 where a graph has no more nodes."""
     places = max(places, *map(len, labels))
     return torch.tensor([[*row, *[-1] * (places - len(row))] for row in labels])
-
-
-def describe(name: str, observation: Observation, recovery: GraphRecovery, seconds: float) -> Reconstruction:
-    """The reconstruction, padded as the domain pads, with its certificate and what that means in words."""
-    domain, like = observation.task.domain, next(iter(observation.parameters.values()))
-    assert isinstance(domain, Graphs)
-    several = recovery.parts or len(recovery.node_labels) > 1
-    graphs = recovery.alternatives if several else recovery.alternatives[:1]
-    fields = {
-        key: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
-        for key, tensor in stacked(graphs, domain.nodes).items()
-    }
-    known = observation.knowledge.labels
-    read = recovery.labels or (() if recovery.label is None else (recovery.label,))
-    if recovery.node_labels:
-        fields["labels"] = node_labels(recovery.node_labels, fields["present"].shape[1]).to(like.device)
-    elif read:
-        fields["labels"] = torch.tensor(read, device=like.device)
-    elif known is not None and len(known) == len(graphs):
-        fields["labels"] = known.to(like.device)
-    return Reconstruction(
-        fields=fields,
-        attack=name,
-        objective=recovery.gradient_distance,
-        stopped={"exact": "exact", "partial": "budget"}.get(recovery.kind, "ambiguous"),
-        seconds=seconds,
-        labels_inferred=known is None and bool(read or recovery.node_labels),
-        notes=words(recovery),
-        certificate=recovery,
-    )
-
-
-def words(recovery: GraphRecovery) -> tuple[str, ...]:
-    """What the certificate says, for a reader."""
-    ranks = f"Ranks of the row spaces: {', '.join(map(str, recovery.ranks))}."
-    if recovery.kind == "partial":
-        certain = (
-            f"{recovery.certain_nodes} kinds of nodes are certain" if recovery.certain_nodes else "nothing is certain"
-        )
-        return (f"Partial: {certain}. {recovery.reason}", ranks)
-    rests = f"This assumes: {'; '.join(recovery.assumes)}."
-    if recovery.parts:
-        each = ", ".join(
-            "up to covers" if part.kind == "up to covers" else f"one of {_size(part)}" for part in recovery.parts
-        )
-        return (f"{len(recovery.parts)} graphs: {each}.", rests, ranks)
-    first = FIRST_WORDS[recovery.kind].format(nodes=recovery.nodes, size=_size(recovery))
-    if recovery.reason:
-        first += f" Two copies of it belong to the class, because {recovery.reason}."
-    return (first, rests, ranks)
-
-
-FIRST_WORDS = {
-    "exact": "Exact: no other graph has this gradient.",
-    "up to covers": (
-        "Up to covers: no other graph of {nodes} nodes has this gradient; of the graphs with 2, 3, ... times as many, "
-        "copies of this one and graphs that cover it have it too."
-    ),
-    "equivalent": "Gradient-equivalent class of {size}; the likeliest one, of {nodes} nodes, is returned.",
-}
-
-
-def _size(recovery: GraphRecovery) -> str:
-    least, count = "" if recovery.class_complete else "at least ", recovery.class_size
-    return f"{least}{count} graph{'s' * (count > 1)}"

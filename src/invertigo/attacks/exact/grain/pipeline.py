@@ -95,8 +95,9 @@ def kinds_of_nodes(
     if domain.degree_block is not None:
         degrees = kinds[:, domain.degree_block]
     else:
-        degrees = torch.arange(most_degree + 1).repeat(len(kinds))
-        kinds = kinds.repeat_interleave(most_degree + 1, 0)
+        tried = min(most_degree, domain.nodes - 1) + 1
+        degrees = torch.arange(tried).repeat(len(kinds))
+        kinds = kinds.repeat_interleave(tried, 0)
     features = domain.to_model(domain.one_hot(kinds).double())
     return kinds, features, Colours(features, tuple(degrees.tolist()), tuple(range(len(kinds))))
 
