@@ -7,7 +7,7 @@ from math import gcd
 from invertigo.attacks.exact.grain.anatomy import Anatomy
 from invertigo.attacks.exact.grain.batches import Division, Pulls, divisions, graph_counts, pulls
 from invertigo.attacks.exact.grain.certificate import certify, certify_batch
-from invertigo.attacks.exact.grain.counts import whole_numbers
+from invertigo.attacks.exact.grain.counts import SECONDS_TO_WEIGH, whole_numbers
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs
 from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.node_certificate import labelled
@@ -49,8 +49,10 @@ def _taken_apart(
     if not len(evidence.levels[-1]) or evidence.features is None:
         return None
     with listing.budget.stage("counts"):
-        rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
-        pulled = pulls(anatomy, rows, observation.task.num_classes or 2)
+        rows, classes = read_rows(anatomy, evidence.levels[-1], evidence.features), observation.task.num_classes or 2
+        unknowns = len(rows) * classes
+        listing.budget.afford(SECONDS_TO_WEIGH * unknowns**3, f"weighing {len(rows)} neighbourhoods")
+        pulled = pulls(anatomy, rows, classes)
     if pulled.residual > listing.slack:
         return None
     with listing.budget.stage("division"):

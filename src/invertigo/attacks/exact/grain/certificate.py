@@ -11,6 +11,7 @@ from torch import Tensor
 from invertigo.attacks.exact.grain.anatomy import Anatomy
 from invertigo.attacks.exact.grain.assumptions import FEWEST, assumptions, implausible_alone, unproven
 from invertigo.attacks.exact.grain.budget import Budget
+from invertigo.attacks.exact.grain.counts import SECONDS_TO_WEIGH
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, doubled
 from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.pipeline import Evidence
@@ -42,7 +43,8 @@ def certify(
     apart = max(EXPLAINED, APART * distance)
     kept = [found.members[0], *(m for m in found.members[1:] if not listing.budget.left or not far(m))]
     found.members = kept
-    sure = evidence.shares.unique and distance < EXPLAINED
+    matters = distance < EXPLAINED and (found.alone or found.complete)
+    sure = matters and _affordable(evidence, listing.budget) and evidence.shares.unique
     open_ = unproven(anatomy, evidence, first, listing.sizes)
     graphs = tuple(drawn(evidence, member, colours) for member in found.members[:WRITTEN_OUT])
     return GraphRecovery(
@@ -58,6 +60,10 @@ def certify(
         assumes=(*assumptions(found, listing.sizes), *open_),
         **told(anatomy, evidence, listing.budget),
     )
+
+
+def _affordable(evidence: Evidence, budget: Budget) -> bool:
+    return SECONDS_TO_WEIGH * len(evidence.levels[-1]) ** 3 < budget.remaining
 
 
 def claimed(found: EquivalentGraphs, sure: bool, open_: Sequence[str]) -> str:

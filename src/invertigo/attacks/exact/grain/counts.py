@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from math import gcd
 
 import numpy as np
@@ -20,6 +21,8 @@ SKETCH = 6
 """Equations kept for each unknown."""
 CLEAR = 2.0
 """How many times what is left unexplained other counts must leave, to be ruled out."""
+SECONDS_TO_WEIGH = 4e-9
+"""CPU seconds of the non-negative least squares, over the third power of the number of unknowns; measured."""
 KINK = 3e-6
 """A hidden unit this near zero, of the largest one, may have been rounded to either side."""
 
@@ -28,14 +31,19 @@ KINK = 3e-6
 class Shares:
     """`weights[g]` is the fraction of nodes whose row is that of group `g`; `groups[g]` lists its colours.
 
-    `residual` is the relative part of the read-out's gradient that no choice of weights explains. `unique` tells that
-    no other weights explain it as well.
+    `residual` is the relative part of the read-out's gradient that no choice of weights explains. `proof` finds out
+    whether no other weights explain it as well, which may take longer than finding these.
     """
 
     weights: Float[Tensor, " group"]
     groups: tuple[tuple[int, ...], ...]
     residual: float
-    unique: bool
+    proof: Callable[[], bool]
+
+    @cached_property
+    def unique(self) -> bool:
+        """Whether no other weights explain the gradient as well."""
+        return self.proof()
 
 
 def shares(
@@ -57,7 +65,6 @@ def shares(
     solved, *_ = np.linalg.lstsq(matrix[:, kept], target.numpy(), rcond=None)
     rest = matrix[:, kept] @ solved - target.numpy()
     own = torch.isin(group_of, group_of[kept]).numpy()
-    unique = determined(columns.numpy(), own, float(np.linalg.norm(rest)), room)
     found = torch.zeros(len(groups), dtype=torch.float64)
     found.index_add_(0, group_of[kept], torch.from_numpy(solved) / scale[torch.from_numpy(kept)])
     present = found.nonzero()[:, 0].tolist()
@@ -65,7 +72,7 @@ def shares(
         found[present],
         tuple(groups[g] for g in present),
         float(np.linalg.norm(rest) / max(float(target.norm()), 1e-300)),
-        unique,
+        partial(determined, columns.numpy(), own, float(np.linalg.norm(rest)), room),
     )
 
 

@@ -13,7 +13,8 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.counts import equations_for
+from invertigo.attacks.exact.grain.budget import Budget
+from invertigo.attacks.exact.grain.counts import SECONDS_TO_WEIGH, equations_for
 from invertigo.attacks.exact.grain.listing import Listing
 from invertigo.attacks.exact.grain.pipeline import Evidence, read_rows
 from invertigo.types import Task
@@ -68,8 +69,12 @@ def nodes_with_labels(anatomy: Anatomy, evidence: Evidence, task: Task, listing:
     if not len(evidence.levels[-1]) or evidence.features is None:
         return None
     rows = read_rows(anatomy, evidence.levels[-1], evidence.features)
-    found = pushes(anatomy, rows, task, task.num_classes or 2)
-    return None if found is None else label_counts(found, listing.most_nodes, listing.sizes[1])
+    classes, budget = task.num_classes or 2, listing.budget
+    # Twice: for the shares, and for whether the unknowns are independent of each other.
+    seconds = 2 * SECONDS_TO_WEIGH * (len(rows) * classes) ** 3
+    budget.afford(seconds, f"weighing {len(rows)} neighbourhoods with each label")
+    found = pushes(anatomy, rows, task, classes)
+    return None if found is None else label_counts(found, listing.most_nodes, listing.sizes[1], budget)
 
 
 def pushes(anatomy: Anatomy, rows: Float[Tensor, "colour column"], task: Task, classes: int) -> Pushes | None:
@@ -125,7 +130,7 @@ def derivatives(
     return torch.stack(found, 1) * len(rows)
 
 
-def label_counts(found: Pushes, most_nodes: int, limit: int = 0) -> LabelCounts | None:
+def label_counts(found: Pushes, most_nodes: int, limit: int = 0, budget: Budget | None = None) -> LabelCounts | None:
     r"""The smallest whole numbers $m_{gc} \ge 0$ with $\sum_c m_{gc} d_{gc} = n v_g$ and $\sum_{g,c} m_{gc} = n$.
 
     For `n` nodes in all and $M_g$ of group `g`, the counts of its labels solve a linear system, and are whole numbers
@@ -133,6 +138,8 @@ def label_counts(found: Pushes, most_nodes: int, limit: int = 0) -> LabelCounts 
     tells that no other number of up to `limit` nodes fits either, but for multiples of the first.
     """
     for total in range(1, most_nodes + 1):
+        if budget is not None:
+            budget.spend()
         whole, gap, ways = _ways(found, total)
         if not ways:
             continue
@@ -140,7 +147,9 @@ def label_counts(found: Pushes, most_nodes: int, limit: int = 0) -> LabelCounts 
         picked = torch.stack([whole[g, k] for g, k in enumerate(chosen)]).long()
         there = [g for g, k in enumerate(chosen) if k]
         others = (n for n in range(total + 1, min(limit, most_nodes) + 1) if n % total)
-        unique = found.unique and len(ways) == 1 and not any(_ways(found, n)[2] for n in others)
+        unique = found.unique and len(ways) == 1
+        for other in others:
+            unique = unique and (budget is None or budget.left) and not _ways(found, other)[2]
         return LabelCounts(picked[there], tuple(found.groups[g] for g in there), found.residual, unique)
     return None
 

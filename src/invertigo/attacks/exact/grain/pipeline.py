@@ -14,7 +14,7 @@ from invertigo.attacks.exact.grain.anatomy import Anatomy
 from invertigo.attacks.exact.grain.blocks import check_of, first_blocks
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.colours import Colours
-from invertigo.attacks.exact.grain.counts import Shares, shares
+from invertigo.attacks.exact.grain.counts import SECONDS_TO_WEIGH, Shares, shares
 from invertigo.attacks.exact.grain.larger_blocks import next_blocks
 from invertigo.attacks.exact.grain.nodes import kinds_in
 from invertigo.attacks.exact.grain.singular import blocks_off_the_space
@@ -23,8 +23,6 @@ from invertigo.attacks.exact.grain.vertices import MANY, corner_kinds
 from invertigo.attacks.subspace import Subspace
 from invertigo.domains import Graphs
 
-SECONDS_TO_WEIGH = 4e-9
-"""CPU seconds of the non-negative least squares, over the third power of the number of unknowns; measured."""
 MOST_SPLITS = 256
 """Ways to share counts among colours that look alike to the gradient."""
 

@@ -107,12 +107,12 @@ def count_pool(pool: Pool, blocks: Blocks, least: float, budget: Budget) -> tupl
     chosen, weights, _ = _least_squares(system.columns, system.fit, target, budget)
     chosen = chosen[weights > least / 3]
     if len(chosen) == 0:
-        return Shares(weights[:0], (), 1.0, False), []
+        return Shares(weights[:0], (), 1.0, lambda: False), []
     matrix = system.columns(chosen)
     solved = torch.linalg.lstsq(matrix, target[:, None]).solution[:, 0]
     residual = float((matrix @ solved - target).norm() / target.norm())
     unique = residual < EXPLAINED and _irreplaceable(system, matrix, chosen, budget)
-    return Shares(solved, tuple((place,) for place in range(len(chosen))), residual, unique), chosen.tolist()
+    return Shares(solved, tuple((place,) for place in range(len(chosen))), residual, lambda: unique), chosen.tolist()
 
 
 def _least_squares(
