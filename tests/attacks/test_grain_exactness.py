@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import time
 from functools import cache
 from itertools import combinations, product
 
@@ -259,3 +260,14 @@ def test_the_domain_with_more_room_is_not_called_exact():
     assert tight.kind == "exact"
     assert roomy.kind == "up to covers"
     assert dataclasses.asdict(roomy)["class_complete"] is False
+
+
+@pytest.mark.parametrize("name", ["gcn of three layers", "gat without residual"])
+def test_the_seconds_given_are_kept(name):
+    """A ring of alternating kinds without degrees: far more neighbourhoods fit than can be gone through."""
+    graph, domain = rings(12, 3), domain_of(12, 3, degrees=False)
+    batch = Batch({**encoded(graph, domain), "labels": torch.tensor([1])})
+    observation = observe(graph_task(network(name, domain), domain, 2), batch, LocalTraining(mode="eval"), level=1)
+    started = time.process_time()
+    reconstruct(observation, "grain", seconds=1.0)
+    assert time.process_time() - started < 2.1

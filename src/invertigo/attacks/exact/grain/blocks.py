@@ -178,17 +178,22 @@ class _Held:
             for row in (chosen[some].tolist() if bool(some.any()) else ())
         ]
         places = places[passed]
-        if near:
-            rows = self.check_of.read([self.centres[place] for place in places.tolist()], near)
-            right = self.check_of.rows_pass(rows)
-            goals, sizes = places[right].unique_consecutive(return_counts=True)
-            blocks = iter([tuple(sorted(row)) for row, fits in zip(near, right.tolist()) if fits])
-            for goal, some in zip(goals.tolist(), self.check_of.hidden(rows)[right].split(sizes.tolist())):
-                self.goals[goal][0].extend(islice(blocks, len(some)))
-                self.goals[goal][1].append(some)
-            self.found += int(right.sum())
-            limit(self.found)
+        for start in range(0, len(near), READ):
+            self.budget.spend()
+            self._read(places[start : start + READ], near[start : start + READ])
         self.centres, self.chosen, self.sums, self.goals, self.size = [], [], [], [], 0
+
+    def _read(self, places: Tensor, near: list[list[int]]) -> None:
+        """Check those that passed the first check on all outputs of the layer, and note those that pass again."""
+        rows = self.check_of.read([self.centres[place] for place in places.tolist()], near)
+        right = self.check_of.rows_pass(rows)
+        goals, sizes = places[right].unique_consecutive(return_counts=True)
+        blocks = iter([tuple(sorted(row)) for row, fits in zip(near, right.tolist()) if fits])
+        for goal, some in zip(goals.tolist(), self.check_of.hidden(rows)[right].split(sizes.tolist())):
+            self.goals[goal][0].extend(islice(blocks, len(some)))
+            self.goals[goal][1].append(some)
+        self.found += int(right.sum())
+        limit(self.found)
 
 
 def slots(check: Check, centre: int, around: Counter[tuple[int, ...]]) -> list[Slots]:

@@ -22,6 +22,8 @@ from invertigo.domains.sameness import parts as parts_of
 from invertigo.domains.sameness import same_graph
 
 SMALLEST_COMMON_RING = 5
+MOST_REFINEMENTS = 200
+"""Refinements after which two graphs that were not told apart count as two, so that neither can be exact."""
 SMALL = 12
 """Nodes up to which all copies and covers are listed too; there are hardly any for larger graphs to find."""
 
@@ -225,7 +227,7 @@ class _Collector:
         same = self.seen.setdefault(invariant, [])
         for others, other in same:
             budget.spend()
-            if same_graph(colours, near, others, other):
+            if same_graph(colours, near, others, other, most=MOST_REFINEMENTS):
                 return False
         same.append((colours, near))
         self.least = self.least or len(colours)
