@@ -51,7 +51,8 @@ def _taken_apart(
     with listing.budget.stage("counts"):
         rows, classes = read_rows(anatomy, evidence.levels[-1], evidence.features), observation.task.num_classes or 2
         unknowns = len(rows) * classes
-        listing.budget.afford(SECONDS_TO_WEIGH * unknowns**3, f"weighing {len(rows)} neighbourhoods")
+        # Least squares without bounds takes all unknowns at once, several times as long as with them.
+        listing.budget.afford(5 * SECONDS_TO_WEIGH * unknowns**3, f"weighing {len(rows)} neighbourhoods")
         pulled = pulls(anatomy, rows, classes)
     if pulled.residual > listing.slack:
         return None
@@ -80,7 +81,7 @@ def _divided(
         if not len(found):
             return None
         parts.append((found, sorted(c for group in groups for c in group), division.labels[graph]))
-    return certify_batch(observation, anatomy, evidence, parts, pulled.unique, listing)
+    return certify_batch(observation, anatomy, evidence, parts, listing)
 
 
 def why_not(evidence: Evidence, listing: Listing, observation: Observation) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.exact.grain.anatomy import Anatomy
-from invertigo.attacks.exact.grain.assumptions import FEWEST, assumptions, implausible_alone, unproven
+from invertigo.attacks.exact.grain.assumptions import assumptions, implausible_alone, unproven
 from invertigo.attacks.exact.grain.budget import Budget
 from invertigo.attacks.exact.grain.counts import SECONDS_TO_WEIGH
 from invertigo.attacks.exact.grain.equivalents import EquivalentGraphs, Member, doubled
@@ -163,12 +163,11 @@ def certify_batch(
     anatomy: Anatomy,
     evidence: Evidence,
     found: Sequence[tuple[EquivalentGraphs, list[int], int]],
-    unique: bool,
     listing: Listing,
 ) -> GraphRecovery:
     """The likeliest form of each graph; `found` has its class, its colours and its label.
 
-    That nodes were shared out among the graphs in the only way is not proven, so none is called exact.
+    That nodes were shared out among the graphs in the only way is not proven, so each is one of at least its class.
     """
     parts, budget = [], listing.budget
     for graphs, colours, label in found:
@@ -176,12 +175,11 @@ def certify_batch(
         forms = tuple(drawn(evidence, member, colours) for member in graphs.members[:WRITTEN_OUT])
         size, open_ = len(forms[0]["features"]), unproven(anatomy, evidence, forms[0], listing.sizes)
         rests = (*assumptions(graphs, listing.sizes, given=len(found)), *open_)
-        kind = claimed(graphs, unique, [FEWEST])
-        facts = kind, len(graphs), False, forms, size, size, 0.0, label
+        facts = "equivalent", len(graphs), False, forms, size, size, 0.0, label
         parts.append(GraphRecovery(*facts, reason=why, assumes=rests))
     firsts, labels = tuple(part.alternatives[0] for part in parts), tuple(label for _, _, label in found)
     return GraphRecovery(
-        kind="up to covers" if all(part.kind == "up to covers" for part in parts) else "equivalent",
+        kind="equivalent",
         class_size=prod(part.class_size for part in parts),
         class_complete=all(part.class_complete for part in parts),
         alternatives=firsts,
