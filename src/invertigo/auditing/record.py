@@ -40,6 +40,12 @@ class AttackRecord(_Record):
     reason: str = ""
     seconds: float = 0.0
     stopped: str = ""
+    iterations: int | None = None
+    """Iterations that were carried out, where the attack says so."""
+    planned_iterations: int | None = None
+    """Iterations of the attack's full default schedule."""
+    seconds_needed: float | None = None
+    """Time that its full default schedule would take here, by the pace that was measured; None where unknown."""
     objective: float | None = None
     trace: list[tuple[int, float]] = []
     labels: Literal["given", "inferred", "unused"] = "unused"
@@ -179,6 +185,20 @@ class VerdictRecord(_Record):
     level: int | None = None
     remedy: str = ""
     """What would change the verdict."""
+    missing: list[str] = []
+    """What keeps an inconclusive verdict open, a sentence each."""
+    needs_seconds: float | None = None
+    """Budget that would let every attack finish, by the pace that was measured; None where that is not what lacks."""
+
+
+class ControlRecord(_Record):
+    """Whether the instrument worked: one control of the audit, with what was measured."""
+
+    name: Literal["replay", "schedule", "positive", "fit"]
+    status: Literal["passed", "failed", "unknown", "not_applicable"]
+    summary: str
+    """One plain sentence."""
+    facts: dict[str, float | str | None] = {}
 
 
 class AuditRecord(_Record):
@@ -208,6 +228,10 @@ class AuditRecord(_Record):
     guard: GuardRecord | None = None
     levels: list[LevelRecord]
     flags: list[FlagRecord]
+    controls: list[ControlRecord] = []
+    """Whether the instrument worked; none in results written before controls were kept."""
+    portfolio: Literal["automatic", "chosen"] = "automatic"
+    """The attacks and rungs contain those that an audit chooses by itself, or somebody chose fewer."""
     verdict: VerdictRecord
     citations: dict[str, str]
     """BibTeX key to entry, for exactly what was used."""
