@@ -65,7 +65,7 @@ CASES = {
     "exact_beats_optimiser": evidence(attack(exact=True), attack(outcomes=["nothing", "recognisable"])),
     "not_identified": evidence(attack(residual=1e-6, outcomes=["nothing", "exact"])),
     "update_unexplained": evidence(attack(residual=0.9)),
-    "short_schedule": evidence(short_schedules=[("a", 10, 4800), ("not run", 1, 100)]),
+    "short_schedule": evidence(curtailed=[("a", "iterations", 480, 4800), ("not run", "restarts", 1, 100)]),
     "few_examples": evidence(num_examples=29),
     "narrow_layers": evidence(remarks=[FlagRecord(code="narrow_layers", severity="warning", message="x")]),
     "nothing_learned": evidence(utility=learned(0.14)),
