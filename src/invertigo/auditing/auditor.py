@@ -182,7 +182,7 @@ def run_audit(
     rungs = case.rungs(levels, wants_public, any(plants(entry.attack) for entry in entries))
     automatic = contains_automatic(entries, case, rungs)
     rungs, rounds = observe_rungs(case, rungs, seed)
-    replayed = replay_rungs(case, rounds, seed)
+    replayed = replay_rungs(case, rounds, seed, min(2.5, 0.05 * clock.seconds))
     rounds = rescaled(rounds, replayed)
     planted, misfits = observe_plants(case, rungs, entries, seed)
     observations = {level: seen.observation for level, seen in rounds.items()}

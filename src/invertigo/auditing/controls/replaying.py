@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from invertigo.auditing.case import Case
 from invertigo.auditing.controls.behind_defense import behind_defense
 from invertigo.auditing.record import ControlRecord, FlagRecord
 from invertigo.federation import Round
-from invertigo.federation.replay import Replay, replay
+from invertigo.federation.replay import SECONDS, Replay, replay
 from invertigo.types import Batch, InvertigoError, Observation, ThreatLevel, Update
 
 SHOWN = 3
@@ -34,11 +34,17 @@ class Replayed:
         return self.status in WORKED
 
 
-def replay_rungs(case: Case, rounds: Mapping[ThreatLevel, Round], seed: int) -> list[Replayed]:
-    """A replay for the observation of every rung; empty when there is no truth to replay."""
+def replay_rungs(
+    case: Case, rounds: Mapping[ThreatLevel, Round], seed: int, seconds: float = SECONDS
+) -> list[Replayed]:
+    """A replay for the observation of every rung; empty when there is no truth to replay.
+
+    Args:
+        seconds: for the search of a cause, where one is needed.
+    """
     if case.truth is None:
         return []
-    return [_worst(list(_replays(case, level, seen.observation, seed))) for level, seen in rounds.items()]
+    return [_worst(list(_replays(case, level, seen.observation, seed, seconds))) for level, seen in rounds.items()]
 
 
 def rescaled(rounds: Mapping[ThreatLevel, Round], replayed: Sequence[Replayed]) -> dict[ThreatLevel, Round]:
@@ -59,24 +65,28 @@ def crowd(case: Case, level: ThreatLevel) -> Batch:
     return Batch({name: torch.cat([one[name] for one in all_of_them]) for name in case.truth.fields})
 
 
-def _replays(case: Case, level: ThreatLevel, seen: Observation, seed: int) -> Iterator[Replayed]:
+def _replays(case: Case, level: ThreatLevel, seen: Observation, seed: int, seconds: float) -> Iterator[Replayed]:
     truth = crowd(case, level)
+
+    def of(made: Callable[[], Observation]) -> Replayed:
+        return Replayed(level, *_attempted(lambda: replay(made(), truth, seconds=seconds)))
+
     if case.received is not None and case.defense is not None:
         yield Replayed(level, *_attempted(lambda: behind_defense(case, seen, seed)))
         return
     if case.defense is None and case.releases == 1:
-        yield Replayed(level, *_attempted(lambda: replay(seen, truth)))
+        yield of(lambda: seen)
         return
     bare = replace(case, defense=None, releases=1)
     if case.received is None and bare.recorded is not None:
-        # What the client did is repeated with the defense in place: it must be the step that was recorded.
-        found = Replayed(level, *_attempted(lambda: replay(bare.observe(level, seed).observation, truth)))
+        # The recorded step is repeated with the defense in place, so it must be the one that is simulated.
+        found = of(lambda: bare.observe(level, seed).observation)
         yield found if found.status != "scaled" else replace(found, status="differs")
     again = replace(bare, recorded=None)
-    yield Replayed(level, *_attempted(lambda: replay(again.observe(level, seed).observation, truth)))
+    yield of(lambda: again.observe(level, seed).observation)
 
 
-def _attempted(make) -> tuple[str, Replay | None, str]:
+def _attempted(make: Callable[[], Replay]) -> tuple[str, Replay | None, str]:
     try:
         found = make()
     except InvertigoError as error:
@@ -142,8 +152,8 @@ def replay_flags(replayed: Sequence[Replayed]) -> Iterator[FlagRecord]:
         yield FlagRecord(
             code="update_scaled",
             severity="warning",
-            message=f"The update on rung {_rungs(scaled)} is {factor:.3g} times what the described step gives"
-            f"{_because(scaled[0])}; the attacks were told the factor, for which an adversary would search.",
+            message=f"The update on rung {_rungs(scaled)} is {factor:.4g} times what the described step gives; the "
+            "attacks were told the factor, for which an adversary would search.",
             remedy="Say how the client scales its update (clipping, accumulation), or read the scores as with search.",
         )
 
