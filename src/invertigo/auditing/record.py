@@ -64,6 +64,8 @@ class AttackRecord(_Record):
     notes: list[str] = []
     residual: float | None = None
     """Relative distance of the update that this reconstruction would have caused from the observed one."""
+    residual_up_to_scale: float | None = None
+    """The same distance after the best factor, for attacks that match directions only."""
     tensors: str = ""
     """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
 
