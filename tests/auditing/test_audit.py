@@ -409,7 +409,9 @@ def test_limits_for_a_test_suite(batch, public):
         leaks.assert_below(psnr=20)
     with pytest.raises(AssertionError, match="PSNR"):
         leaks.assert_below(psnr=20, recovered=2)
-    leaks.assert_below(level=1, psnr=40)
+    with pytest.raises(AssertionError, match="chosen by hand"):
+        leaks.assert_below(level=1, psnr=40)
+    leaks.assert_below(level=1, psnr=40, require_controls=False)
     with pytest.raises(AssertionError, match="MSE"):
         leaks.assert_below(level=1, mse=10)
     with pytest.raises(ConfigurationError, match="Did you mean 'psnr'"):

@@ -21,6 +21,7 @@ from invertigo.auditing.controls.schedule import budget_needed, curtailed, sched
 from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.record import AttackRecord
 from invertigo.domains import Images
+from invertigo.report import check
 from invertigo.types import (
     INVERTIGO,
     Batch,
@@ -170,6 +171,33 @@ def test_each_control_fails_by_itself_and_takes_resists_away(monkeypatch, attack
     assert found.verdict.missing
     with pytest.raises(AssertionError):
         found.assert_below(psnr=60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Climber(Solver):
+    """Rebuilds the batch once it knows the labels, and gives `answer` below that."""
+
+    def reconstruct(self, observation, *, generator, progress=None):
+        knows = observation.knowledge.labels is not None and observation.num_examples == COUNT
+        return (
+            replace(self, answer=IMAGES)._as_solver(observation, generator, progress)
+            if knows
+            else (self._as_solver(observation, generator, progress))
+        )
+
+    def _as_solver(self, observation, generator, progress):
+        return Solver.reconstruct(self, observation, generator=generator, progress=progress)
+
+
+def test_what_a_leak_on_a_higher_rung_says_of_the_lower_ones_needs_controls_too(monkeypatch):
+    shown = audited(monkeypatch, Climber(answer=other_batch()))
+    lost = audited(monkeypatch, Climber())
+    assert [(f.verdict.status, f.verdict.level) for f in (shown, lost)] == [("leaks", 2)] * 2
+    assert [control(f, "fit").status for f in (shown, lost)] == ["passed", "failed"]
+    assert [check(f.record, level=1).exit_code for f in (shown, lost)] == [0, 3]
+    assert [check(f.record, level=2).exit_code for f in (shown, lost)] == [1, 1]
+    assert "no evidence of safety there" in lost.verdict.detail
+    assert "no evidence of safety" not in shown.verdict.detail
 
 
 def test_the_optimiser_failed_where_the_truth_explains_the_update_better(monkeypatch):

@@ -154,12 +154,21 @@ def _leaks(
         detail.append(f"An observer would pick out {best.identified} of {len(best.ranks)} among {best.decoys} others.")
     below = [level.level for level in levels if level.examined and level.level < lowest.level]
     if below:
-        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt.")
+        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt{_unproven(c)}.")
     if lowest.reason:
         detail.append(f"This rung is {_as_condition(lowest.reason)}.")
     return VerdictRecord(
         status="leaks", headline=headline, detail=" ".join(detail), level=lowest.level, remedy=" ".join(c.remedies)
     )
+
+
+def _unproven(c: Circumstances) -> str:
+    """What takes the ground from under "nothing was rebuilt" on the rungs below a leak."""
+    passed = {control.name for control in c.controls if control.status == "passed"}
+    lacking = [name for name in CONTROLS if name not in passed]
+    if not c.automatic:
+        return ", by attacks that were chosen by hand"
+    return f", which is no evidence of safety there: not all controls passed ({', '.join(lacking)})" if lacking else ""
 
 
 def _as_condition(reason: str) -> str:
