@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, RequirementError
 
@@ -62,7 +62,7 @@ def find_classifier(observation: Observation, parameters: dict[str, Tensor]) -> 
 
     def record(name: str) -> Callable[..., None]:
         def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls.append((name, module, inputs[0].detach(), output.detach()))
+            calls.append((name, module, inputs[0].detach().clone(), output.detach().clone()))
 
         return hook
 
@@ -70,7 +70,7 @@ def find_classifier(observation: Observation, parameters: dict[str, Tensor]) -> 
     handles = [module.register_forward_hook(record(name)) for name, module in layers]
     try:
         with simulating(model, observation.local.mode), torch.no_grad():
-            output = functional_call(model, {**observation.buffers, **parameters}, (probe_images(observation),))
+            output = calling(model, observation.buffers, parameters)(probe_images(observation))
     finally:
         for handle in handles:
             handle.remove()
@@ -125,9 +125,7 @@ def logit_gradients(
             with simulating(task.model, observation.local.mode), _output_replaced(classifier.module, logits):
                 images = probe_images(observation, len(logits))
                 fields = {task.domain.inputs: images, task.domain.target: labels}
-                loss = task.evaluate(
-                    lambda *a, **k: functional_call(task.model, {**observation.buffers, **parameters}, a, k), fields
-                )
+                loss = task.evaluate(calling(task.model, observation.buffers, parameters), fields)
         (gradient,) = torch.autograd.grad(loss * len(logits), logits)
     return gradient
 
@@ -135,7 +133,7 @@ def logit_gradients(
 @contextmanager
 def _output_replaced(module: nn.Module, logits: Tensor) -> Iterator[None]:
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return logits.reshape(*logits.shape, *([1] * (output.ndim - 2))).expand(output.shape)
+        return logits.reshape(*logits.shape, *([1] * (output.ndim - 2))).expand(output.shape).clone()
 
     handle = module.register_forward_hook(hook)
     try:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from invertigo.federation.calling import calling, eager, plain_attributes_kept
 from invertigo.types import LocalTraining, Task
 
 Fields = Mapping[str, Tensor]
@@ -53,9 +53,7 @@ def functional_update(
         parameters = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
 
     def loss(values: Fields, fields: Fields) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        def call(*inputs: Tensor, **named: Tensor) -> Tensor:
-            return functional_call(task.model, {**buffers, **values}, inputs, named)
-
+        call = calling(task.model, buffers, values)
         if not statistics:
             return task.evaluate(call, fields), {}
         with batchnorm_statistics(task.model) as seen:
@@ -108,7 +106,7 @@ def simulating(model: nn.Module, mode: str) -> Iterator[None]:
         for module in tracking:
             # In training mode PyTorch then normalises by the batch and leaves the running statistics alone.
             module.track_running_stats = tracking[module] and mode != "train"
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), eager(model), plain_attributes_kept(model):
             yield
     finally:
         for module, training in modes.items():

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from invertigo.types.training import LocalTraining
     from invertigo.types.update import Update, check_fits, rounding, widened
     from invertigo.types.view import AdversaryView
-    from invertigo.types.wrappers import bare, renamed
+    from invertigo.types.wrappers import bare, duplicate, renamed
 
 _HOMES = {
     "ANY_DOMAIN": "defense",
@@ -114,6 +114,7 @@ _HOMES = {
     "check_fits": "update",
     "check_requirements": "attack",
     "did_you_mean": "errors",
+    "duplicate": "wrappers",
     "protects": "defense",
     "read_tensors": "observation",
     "renamed": "wrappers",
@@ -178,6 +179,7 @@ __all__ = [
     "check_fits",
     "check_requirements",
     "did_you_mean",
+    "duplicate",
     "protects",
     "read_tensors",
     "renamed",

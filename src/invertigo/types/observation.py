@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -24,7 +23,7 @@ from invertigo.types.threat import ThreatLevel
 from invertigo.types.training import LocalTraining
 from invertigo.types.update import Update, check_fits, widened
 from invertigo.types.view import AdversaryView
-from invertigo.types.wrappers import bare
+from invertigo.types.wrappers import bare, duplicate
 
 
 class Requirement(Enum):
@@ -280,7 +279,7 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     check_fits(told, {n: fixed[n] for n in told}, "state dict")
     if not told:
         return model
-    model = copy.deepcopy(model)
+    model = duplicate(model)
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
         for name, tensor in told.items():

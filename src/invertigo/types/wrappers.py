@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
@@ -42,3 +43,14 @@ def renamed(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Te
     wanted = {name: name if name in known else plain.get(without_prefixes(name), name) for name in tensors}
     unique = len(plain) == len(known) and len(set(wanted.values())) == len(wanted)
     return {wanted[name] if unique else name: tensor for name, tensor in tensors.items()}
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model that keeps computed tensors as attributes, as old-style weight norm does."""
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and value.grad_fn is not None
+    }
+    return copy.deepcopy(model, computed)

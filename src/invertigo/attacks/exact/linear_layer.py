@@ -10,14 +10,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
 from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
+from invertigo.attacks.exact.reparametrised import weight_gradient
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.registry import register
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.federation.modes import mode_matters
 from invertigo.types import (
@@ -28,6 +29,7 @@ from invertigo.types import (
     Requirement,
     RequirementError,
     check_requirements,
+    rounding,
 )
 
 AGREEING = 3
@@ -233,11 +235,9 @@ class _Alone:
 
         def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             outputs.append(output.detach().requires_grad_())
-            return outputs[-1]
+            return outputs[-1].clone()  # an in-place activation may follow
 
-        def call(*args: Tensor, **named: Tensor) -> Tensor:
-            return functional_call(task.model, {**self.observation.buffers, **self.observation.parameters}, args, named)
-
+        call = calling(task.model, self.observation.buffers, self.observation.parameters)
         handle = self.first.module.register_forward_hook(hook)
         try:
             with simulating(task.model, self.observation.local.mode), torch.enable_grad():
@@ -256,13 +256,14 @@ def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
             f"The update holds no gradients of both weight and bias of '{first.name}'; without the bias gradient the "
             "image is known up to an unknown factor only."
         )
-    weight, bias = sent[first.weight_name], sent[first.bias_name]
+    bias = sent[first.bias_name].double()
     sign = 1.0
     if observation.update.kind == "difference":
         sign = -1 / observation.local.learning_rate
     if not bool(bias.any()):
         raise RequirementError(f"The bias gradient of '{first.name}' is zero everywhere, so no ratio can be taken.")
-    return Layer(sign * weight.double(), sign * bias.double(), torch.finfo(weight.dtype).eps)
+    weight = weight_gradient(observation, first.name, first.weight_name, bias)
+    return Layer(sign * weight, sign * bias, rounding(sent[first.weight_name]))
 
 
 def _separable(observation: Observation) -> bool:
