@@ -93,7 +93,7 @@ class Observation:
         if labels is not None and classes and not labels.is_floating_point():
             # One label a node: -1 stands where a graph has no more nodes.
             outside = labels[(labels < (0 if labels.ndim < 2 else -1)) | (labels >= classes)]
-            if len(outside):
+            if any(not self.task.ignores(int(label)) for label in outside.unique()):
                 raise InvalidValueError(
                     f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1})."
                 )

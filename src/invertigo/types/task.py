@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from invertigo.types.domain import Domain
@@ -30,6 +31,16 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", bare(self.model))
+
+    def ignores(self, label: int) -> bool:
+        """The loss takes this class number although the model has no such output, as `ignore_index` is taken."""
+        if self.num_classes is None or self.step_loss is not None:
+            return False
+        try:
+            self.loss(torch.zeros(1, self.num_classes), torch.tensor([label]))
+        except (RuntimeError, ValueError, TypeError, LookupError, AssertionError):
+            return False
+        return True
 
     def evaluate(self, call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
         """The scalar loss of one batch, with `call` standing for the model."""
