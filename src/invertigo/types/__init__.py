@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from invertigo.types.registry import Registry
     from invertigo.types.task import Task
     from invertigo.types.threat import ThreatLevel
-    from invertigo.types.training import LocalTraining
+    from invertigo.types.training import LocalTraining, ParameterGroup
     from invertigo.types.update import Update, check_fits, rounding, widened
     from invertigo.types.view import AdversaryView
     from invertigo.types.wrappers import bare, duplicate, renamed
@@ -86,6 +86,7 @@ _HOMES = {
     "LayerSignals": "guard",
     "Local": "guard",
     "LocalTraining": "training",
+    "ParameterGroup": "training",
     "Metric": "domain",
     "MismatchError": "errors",
     "MissingDataError": "errors",
@@ -158,6 +159,7 @@ __all__ = [
     "Observation",
     "OutputError",
     "Paper",
+    "ParameterGroup",
     "Plant",
     "Progress",
     "Received",
