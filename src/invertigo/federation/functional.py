@@ -150,7 +150,7 @@ def simulating(model: nn.Module, mode: str, *, drawing: bool = False) -> Iterato
         for module in tracking:
             # In training mode PyTorch then normalises by the batch and leaves the running statistics alone.
             module.track_running_stats = tracking[module] and mode != "train"
-        drawn, kept = nullcontext() if drawing else Averaged(), plain_attributes_kept(model)
+        drawn = nullcontext() if drawing else Averaged()
         with (
             sdpa_kernel(SDPBackend.MATH),
             eager(model),
