@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from invertigo.types.domain import Domain
+from invertigo.types.wrappers import bare
+
+StepLoss = Callable[[Callable[..., Any], Mapping[str, Tensor]], Tensor]
+"""`(call, fields) -> scalar`: a training step as a function of the model and of a batch's named tensors."""
 
 
 @dataclass(frozen=True)
@@ -16,16 +21,19 @@ class Task:
 
     `loss(prediction, target)` returns a scalar, the mean over the batch. A training step whose loss is not of
     that form passes `step_loss(call, fields)` instead: `call` runs the model (with whatever parameters are being
-    tried), `fields` are the named tensors of the batch.
+    tried), `fields` are the named tensors of the batch. `model` is kept without the wrappers around it (`bare`).
     """
 
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
     domain: Domain
     num_classes: int | None = None
-    step_loss: Callable[[Callable[..., Tensor], Mapping[str, Tensor]], Tensor] | None = None
+    step_loss: StepLoss | None = None
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     """Public tensors that a defense's `prepare` made for its other hooks, such as the weights of a trained part."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", bare(self.model))
 
     def evaluate(self, call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
         """The scalar loss of one batch, with `call` standing for the model."""
