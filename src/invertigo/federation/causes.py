@@ -111,8 +111,8 @@ def _adam(step: Simulated, _replayed: Tensors) -> Iterator[str]:
             yield f"the client's optimizer is {name}; state LocalTraining(optimizer='{optimizer}', ...)"
         elif overall(step.received, other)[1] > max(LIKE, near + 0.02):
             yield (
-                f"the update looks like that of {name} (or another optimizer that normalises entries), with settings "
-                f"of its own; state LocalTraining(optimizer='{optimizer}', betas=..., weight_decay=...)"
+                f"the update looks like that of {name} (or another that normalises entries), with settings of "
+                f"its own; state LocalTraining(optimizer='{optimizer}', betas=..., weight_decay=...)"
             )
 
 

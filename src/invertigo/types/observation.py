@@ -18,10 +18,10 @@ from invertigo.types.domain import Domain
 from invertigo.types.errors import CorruptFileError, InvalidValueError, MismatchError
 from invertigo.types.handed_over import as_tensors, gradients_by_name
 from invertigo.types.plant import Plant
-from invertigo.types.task import Task
+from invertigo.types.task import StepLoss, Task
 from invertigo.types.threat import ThreatLevel
 from invertigo.types.training import LocalTraining
-from invertigo.types.update import Update, check_fits, widened
+from invertigo.types.update import Update, check_fits, rounding, widened
 from invertigo.types.view import AdversaryView
 from invertigo.types.wrappers import bare, duplicate
 
@@ -151,6 +151,7 @@ class Observation:
         mode: str = "train",
         num_classes: int | None = None,
         knowledge: Knowledge | None = None,
+        step: StepLoss | None = None,
     ) -> Observation:
         """An observation of one gradient: by parameter name, or in the order of the model's trainable parameters.
 
@@ -159,7 +160,7 @@ class Observation:
 
         Raises: MismatchError when names or shapes do not fit the model; InvalidValueError on NaN or Inf.
         """
-        task = Task(model, loss_fn, domain, num_classes)
+        task = Task(model, loss_fn, domain, num_classes, step)
         parameters = trainable(task.model)
         update = Update(gradients_by_name(gradients, parameters, task.model, domain), "gradient")
         local = LocalTraining(mode=mode)  # type: ignore[arg-type]
@@ -174,19 +175,22 @@ class Observation:
         after: Mapping[str, Any],
         *,
         domain: Domain,
-        learning_rate: float,
+        learning_rate: float | None = None,
         steps: int = 1,
         num_examples: int | None = None,
         momentum: float = 0.0,
         mode: str = "train",
         num_classes: int | None = None,
         knowledge: Knowledge | None = None,
+        step: StepLoss | None = None,
         shares_buffers: bool = True,
+        local: LocalTraining | None = None,
     ) -> Observation:
         """An observation from two state dicts: the model sent to the client and the one that came back.
 
         `steps` local SGD steps of equal batch size were taken in between, in one pass over `num_examples` examples.
         One step without momentum is read as the gradient `(before - after) / learning_rate`.
+        Any other training is told by `local`, with `sends="difference"`, which stands in place of these arguments.
         Non-trainable entries (BatchNorm buffers) are kept as the client's shared buffers. What `before` holds of frozen
         parameters stands in the task's model, a copy of `model`. Tensors or NumPy arrays.
 
@@ -197,7 +201,7 @@ class Observation:
         before, after = (as_tensors(state, dict(model.state_dict())) for state in (before, after))
         for label, state in (("before", before), ("after", after)):
             check_fits({k: v for k, v in state.items() if k in names}, names, f"state dict '{label}'")
-        task = Task(_with_state(model, before), loss_fn, domain, num_classes)
+        task = Task(_with_state(model, before), loss_fn, domain, num_classes, step)
         parameters = {name: before[name] for name in names}
         difference = {name: after[name] - parameters[name] for name in names}
         if all(not d.any() for d in difference.values()):
@@ -205,27 +209,15 @@ class Observation:
                 "The parameters before and after are identical, so the update is empty: "
                 "these may be the same file, or the client did not train."
             )
-        if learning_rate <= 0 or steps < 1:
-            raise InvalidValueError(f"learning_rate={learning_rate} and steps={steps} must both be positive.")
         knowledge = knowledge or Knowledge(num_examples=num_examples)
         buffers = {k: v for k, v in before.items() if k in moving}
         shared = {k: v for k, v in after.items() if k in moving} if shares_buffers else None
-        if steps == 1:
-            update = Update({k: -d / learning_rate for k, d in difference.items()}, "gradient", shared or None)
-            local = LocalTraining(mode=mode, learning_rate=learning_rate, shares_buffers=bool(shared))  # type: ignore[arg-type]
-        else:
-            count = knowledge.num_examples if knowledge.labels is None else len(knowledge.labels)
-            if count is None or count % steps:
-                raise InvalidValueError(f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}.")
-            update = Update(difference, "difference", shared or None)
-            local = LocalTraining(
-                mode=mode,  # type: ignore[arg-type]
-                sends="difference",
-                learning_rate=learning_rate,
-                momentum=momentum,
-                batch_size=count // steps,
-                shares_buffers=bool(shared),
-            )
+        count = knowledge.num_examples if knowledge.labels is None else len(knowledge.labels)
+        local = replace(local or _plain_steps(learning_rate, steps, momentum, mode, count), shares_buffers=bool(shared))
+        if local.sends == "gradient":
+            difference = {k: -d / local.learning_rate for k, d in difference.items()}
+        lost = _lost(parameters, difference, local)
+        update = Update(difference, local.sends, shared or None, lost)
         return cls(task, parameters, {**moving, **buffers}, update, local, knowledge)
 
     @classmethod
@@ -239,6 +231,7 @@ class Observation:
         mode: str = "train",
         num_classes: int | None = None,
         knowledge: Knowledge | None = None,
+        step: StepLoss | None = None,
     ) -> Observation:
         """An observation of one gradient stored as safetensors (never a pickle), by parameter name.
 
@@ -246,8 +239,9 @@ class Observation:
         """
         gradients = read_tensors(path)
         return cls.from_gradients(
-            model, loss_fn, gradients, domain=domain, mode=mode, num_classes=num_classes, knowledge=knowledge
-        )
+            model, loss_fn, gradients, domain=domain, mode=mode, num_classes=num_classes, knowledge=knowledge,
+            step=step,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write the update's tensors as safetensors."""
@@ -285,6 +279,27 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         for name, tensor in told.items():
             own[name].copy_(tensor)
     return model
+
+
+def _plain_steps(
+    learning_rate: float | None, steps: int, momentum: float, mode: str, count: int | None
+) -> LocalTraining:
+    """Plain SGD over equal batches; one step is read as a gradient."""
+    if learning_rate is None or learning_rate <= 0 or steps < 1:
+        raise InvalidValueError(f"learning_rate={learning_rate} and steps={steps} must both be positive.")
+    recipe: dict[str, Any] = {"mode": mode, "learning_rate": learning_rate}
+    if steps == 1:
+        return LocalTraining(**recipe)
+    if count is None or count % steps:
+        raise InvalidValueError(f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}.")
+    return LocalTraining(**recipe, sends="difference", momentum=momentum, batch_size=count // steps)
+
+
+def _lost(parameters: Mapping[str, Tensor], update: Mapping[str, Tensor], local: LocalTraining) -> float:
+    """Relative error of an update read off parameters: they keep so many digits, of which the update is the last."""
+    held = sum((rounding(p) * p.double().norm().item()) ** 2 for p in parameters.values()) ** 0.5
+    size = sum(t.double().norm().item() ** 2 for t in update.values()) ** 0.5
+    return held / (size * (local.learning_rate if local.sends == "gradient" else 1.0))
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from invertigo.types.domain import Domain
 from invertigo.types.wrappers import bare
+
+StepLoss = Callable[[Callable[..., Any], Mapping[str, Tensor]], Tensor]
+"""`(call, fields) -> scalar`: a training step as a function of the model and of a batch's named tensors."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     domain: Domain
     num_classes: int | None = None
-    step_loss: Callable[[Callable[..., Tensor], Mapping[str, Tensor]], Tensor] | None = None
+    step_loss: StepLoss | None = None
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     """Public tensors that a defense's `prepare` made for its other hooks, such as the weights of a trained part."""
 
