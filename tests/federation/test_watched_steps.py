@@ -273,7 +273,7 @@ def test_a_step_that_cannot_be_repeated_shows_what_to_write():
 
     with watch(model, optimizer, step=step) as tape:
         train(tape)
-    assert set(tape.batch.fields) == {"images", "actions", "returns"}
+    assert {"images", "actions", "returns"} <= set(tape.batch.fields)
     check(tape)
 
 
