@@ -117,7 +117,7 @@ def _outputs(output: Any) -> int:
 def _sent(observation: Observation, call: Call) -> list[str]:
     named = {id(p): n for n, p in observation.task.model.named_parameters()}
     names = (named.get(id(p)) for p in call[1].parameters())
-    return [name for name in names if name in observation.update.tensors]
+    return [name for name in names if name is not None and name in observation.update.tensors]
 
 
 def _width(module: nn.Linear | nn.Conv2d) -> int:

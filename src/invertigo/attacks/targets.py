@@ -112,7 +112,7 @@ class _Asked:
                 grads = torch.autograd.grad(loss, leaves, allow_unused=True)
         except ERRORS:
             return None
-        found = [g.flatten(1) for g in grads if g is not None]
+        found = [g.reshape(len(g), -1) for g in grads if g is not None]
         return torch.cat(found, 1).double() if found else None
 
     def _target(self, value: float) -> Tensor:

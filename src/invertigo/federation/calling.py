@@ -16,13 +16,18 @@ from invertigo.types import widened
 def state_of(model: nn.Module, *given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All parameters and buffers by name: those `given`, and the model's own for the rest.
 
-    Buffers are copies, because layers write into them (BatchNorm, spectral norm). Half precision is widened, as it is
-    in an `Observation`.
+    Buffers are copies, because layers write into them (BatchNorm, spectral norm). The model's own follow the precision
+    of what is given, and half precision is widened, as it is in an `Observation`.
     """
     told = {name: tensor for part in given for name, tensor in part.items()}
-    fixed = {n: widened(p) for n, p in model.named_parameters() if n not in told and not p.requires_grad}
-    moving = {n: widened(told.pop(n, b)).clone() for n, b in model.named_buffers()}
-    return {**fixed, **told, **moving}
+    double = any(tensor.dtype == torch.float64 for tensor in told.values())
+    fixed = {n: _follow(p, double) for n, p in model.named_parameters() if n not in told and not p.requires_grad}
+    moving = {n: told.pop(n) if n in told else _follow(b, double) for n, b in model.named_buffers()}
+    return {**fixed, **told, **{n: b.clone() for n, b in moving.items()}}
+
+
+def _follow(tensor: Tensor, double: bool) -> Tensor:
+    return tensor.double() if double and tensor.is_floating_point() else widened(tensor)
 
 
 def calling(model: nn.Module, *given: Mapping[str, Tensor]) -> Callable[..., Any]:

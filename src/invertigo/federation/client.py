@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -246,7 +246,7 @@ def _check_labels(batch: Batch, task: Task, classes: int | None) -> None:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         return
     outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
+    if any(not replace(task, num_classes=classes).ignores(int(label)) for label in outside.unique()):
         raise InvalidValueError(
             f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1}). "
             "Number the classes from 0, or give the model as many outputs as there are classes."

@@ -18,7 +18,7 @@ from invertigo.federation.functional import batchnorm_statistics
 from invertigo.federation.modes import sensitive_layers
 from invertigo.federation.passes import Pass, Term, read_call
 from invertigo.federation.randomness import RandomState
-from invertigo.types import InvalidValueError
+from invertigo.types import InvalidValueError, bare
 
 _LOSSES = frozenset(
     {
@@ -222,17 +222,17 @@ class _TargetMode(TorchFunctionMode):
 @contextmanager
 def recording(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable | None) -> Iterator[Recorder]:
     """Install the hooks for the duration of the block; they read and never write, and are always removed."""
-    # An optimizer around another (Opacus) changes the gradients before the inner one steps.
+    # Opacus' optimizer holds the one that steps, and its hooks see what is really applied.
     optimizer = getattr(optimizer, "original_optimizer", optimizer)
-    recorder = Recorder(model, optimizer)
+    recorder = Recorder(bare(model), optimizer)
     with ExitStack() as stack:
-        seen = stack.enter_context(batchnorm_statistics(model))
+        seen = stack.enter_context(batchnorm_statistics(recorder.model))
         handles: list[Any] = [
             model.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
             model.register_forward_hook(lambda _m, _a, output: recorder.after_forward(seen, output)),
             optimizer.register_step_pre_hook(recorder.before_step),
         ]
-        for name, parameter in model.named_parameters():
+        for name, parameter in recorder.model.named_parameters():
             if parameter.requires_grad:
                 handles.append(parameter.register_post_accumulate_grad_hook(_noting(recorder, name)))
         if isinstance(loss_fn, nn.Module):

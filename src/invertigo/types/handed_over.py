@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invertigo.types.domain import Domain
 from invertigo.types.errors import InvalidValueError, MismatchError
 from invertigo.types.update import check_fits
-from invertigo.types.wrappers import renamed
+from invertigo.types.wrappers import duplicate, renamed
 
 
 def as_tensors(handed: Mapping[str, Any], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,6 +72,24 @@ def unreached(model: nn.Module, domain: Domain, parameters: Mapping[str, Tensor]
         for module, training in modes.items():
             module.training = training
     return {name for name, grad in zip(named, grads) if grad is None}
+
+
+def with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `model` that holds what `state` says of its frozen parameters and its buffers.
+
+    Raises: MismatchError when a tensor has another shape.
+    """
+    fixed = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad} | dict(model.named_buffers())
+    told = {n: t for n, t in state.items() if n in fixed}
+    check_fits(told, {n: fixed[n] for n in told}, "state dict")
+    if not told:
+        return model
+    model = duplicate(model)
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for name, tensor in told.items():
+            own[name].copy_(tensor)
+    return model
 
 
 def tensors_in(output: Any) -> list[Tensor]:

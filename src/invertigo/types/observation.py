@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,14 +15,14 @@ from torch import Tensor, nn
 from invertigo.types.batch import Batch
 from invertigo.types.domain import Domain
 from invertigo.types.errors import CorruptFileError, InvalidValueError, MismatchError
-from invertigo.types.handed_over import as_tensors, gradients_by_name
+from invertigo.types.handed_over import as_tensors, gradients_by_name, with_state
 from invertigo.types.plant import Plant
 from invertigo.types.task import StepLoss, Task
 from invertigo.types.threat import ThreatLevel
 from invertigo.types.training import LocalTraining
 from invertigo.types.update import Update, check_fits, rounding, widened
 from invertigo.types.view import AdversaryView
-from invertigo.types.wrappers import bare, duplicate
+from invertigo.types.wrappers import bare
 
 
 class Requirement(Enum):
@@ -93,7 +92,7 @@ class Observation:
         if labels is not None and classes and not labels.is_floating_point():
             # One label a node: -1 stands where a graph has no more nodes.
             outside = labels[(labels < (0 if labels.ndim < 2 else -1)) | (labels >= classes)]
-            if len(outside):
+            if any(not self.task.ignores(int(label)) for label in outside.unique()):
                 raise InvalidValueError(
                     f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1})."
                 )
@@ -201,7 +200,7 @@ class Observation:
         before, after = (as_tensors(state, dict(model.state_dict())) for state in (before, after))
         for label, state in (("before", before), ("after", after)):
             check_fits({k: v for k, v in state.items() if k in names}, names, f"state dict '{label}'")
-        task = Task(_with_state(model, before), loss_fn, domain, num_classes, step)
+        task = Task(with_state(model, before), loss_fn, domain, num_classes, step)
         parameters = {name: before[name] for name in names}
         difference = {name: after[name] - parameters[name] for name in names}
         if all(not d.any() for d in difference.values()):
@@ -261,24 +260,6 @@ def read_tensors(path: str | Path, *, holding: str = "update") -> dict[str, Tens
             f"{path} cannot be read as safetensors ({error}). Only safetensors are read, because a "
             f"pickle can run code; write one with safetensors.torch.save_file({holding}, path)."
         ) from error
-
-
-def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `model` that holds what `state` says of its frozen parameters and its buffers.
-
-    Raises: MismatchError when a tensor has another shape.
-    """
-    fixed = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad} | dict(model.named_buffers())
-    told = {n: t for n, t in state.items() if n in fixed}
-    check_fits(told, {n: fixed[n] for n in told}, "state dict")
-    if not told:
-        return model
-    model = duplicate(model)
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    with torch.no_grad():
-        for name, tensor in told.items():
-            own[name].copy_(tensor)
-    return model
 
 
 def _plain_steps(

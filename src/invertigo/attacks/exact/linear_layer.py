@@ -32,6 +32,8 @@ from invertigo.types import (
 
 AGREEING = 3
 """Neurons that must agree on an example which cannot be simulated on its own."""
+AGREEMENT = 0.02
+"""Relative misfit of one example's gradients up to which they may have been rounded (to bfloat16 at the coarsest)."""
 
 
 @register
@@ -98,8 +100,11 @@ class LinearLayer:
         """Images out of the gradients of a linear layer that is known to read them (`singles`: see `peel`)."""
         whole = combine(layer.weight, layer.bias)
         residual = float((layer.weight - layer.bias[:, None] * whole).norm() / layer.weight.norm())
-        alone = residual < 1e4 * layer.eps and bool(self._plausible(observation, first, whole[None])[0])
-        if observation.num_examples == 1 or (observation.num_examples is None and alone):
+        if observation.num_examples == 1 or (
+            observation.num_examples is None
+            and residual < (4 if layer.coarse else 1e4) * layer.eps
+            and bool(self._plausible(observation, first, whole[None], slack=max(self.slack, 4 * layer.eps))[0])
+        ):
             return self._one(observation, first, whole, residual, started)
         return self._several(observation, first, layer, started, singles)
 
@@ -115,8 +120,13 @@ class LinearLayer:
         labels, inferred = known, False
         if labels is None:
             labels, inferred = _labels(observation), True
-        note = f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."
-        return self._result(observation, first, inputs[None], labels, residual, started, (note,), inferred)
+        notes = [f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."]
+        if rough := residual > AGREEMENT:
+            notes.append(
+                "One example alone would agree to rounding, so this is no proof: something was added or changed."
+            )
+        found = self._result(observation, first, inputs[None], labels, residual, started, tuple(notes), inferred)
+        return replace(found, stopped="converged") if rough else found
 
     def _several(
         self, observation: Observation, first: FirstLinear, layer: Layer, started: float, singles: bool
@@ -126,7 +136,9 @@ class LinearLayer:
         if size is None:
             size = len(infer_labels(observation).labels)
             notes.append(f"The batch size was not known and estimated as {size}.")
-        plausible = partial(self._plausible, observation, first)
+        # Rounded ratios may leave the range a little.
+        slack = max(self.slack, 4 * layer.eps)
+        plausible = partial(self._plausible, observation, first, slack=slack)
         if _separable(observation) and candidate_targets(observation) is not None:
             found, rest = _peel(observation, first, layer, size, plausible, singles)
             if scaled := not found:
