@@ -13,6 +13,10 @@ Outcome = Literal["exact", "recognisable", "nothing"]
 """What became of one private example: rebuilt to rounding, rebuilt so that a person knows it, or not."""
 
 
+CONTROLS = ("replay", "schedule", "positive", "fit")
+"""What must have passed before "nothing was rebuilt" may be called *resists*."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
@@ -55,6 +59,8 @@ class AttackRecord(_Record):
     ranks: list[int] = []
     decoys: int = 0
     outcomes: list[Outcome] = []
+    doubtful: list[int] = []
+    """Examples whose picture would be called recognisable, but scores no better than a guess that reads nothing."""
     notes: list[str] = []
     residual: float | None = None
     """Relative distance of the update that this reconstruction would have caused from the observed one."""
@@ -243,6 +249,12 @@ class AuditRecord(_Record):
     def ran(self) -> Sequence[AttackRecord]:
         """The attacks that ran to a reconstruction."""
         return [attack for attack in self.attacks if attack.status == "ran"]
+
+    @property
+    def uncontrolled(self) -> list[str]:
+        """The controls that did not pass or were not made; any of them takes the ground from under *resists*."""
+        passed = {control.name for control in self.controls if control.status == "passed"}
+        return [name for name in CONTROLS if name not in passed]
 
     @property
     def worst(self) -> AttackRecord | None:

@@ -99,7 +99,9 @@ def environment() -> Environment:
     )
     filters: dict[str, Callable] = {"number": number, "signed": signed, "duration": duration, "interval": interval}
     environment.filters.update(filters | {"hinted": hinted})
-    environment.globals.update(outcomes=OUTCOMES, most_open=MAX_OPEN, gain=_gain, cite=cite, box=(curves.WIDTH, curves.HEIGHT))
+    environment.globals.update(
+        outcomes=OUTCOMES, most_open=MAX_OPEN, gain=_gain, cite=cite, box=(curves.WIDTH, curves.HEIGHT)
+    )
     return environment
 
 

@@ -39,7 +39,9 @@ def notices(views: Sequence[View]) -> Iterator[tuple[str, str]]:
         )
     elif any(view.record.private for view in views):
         shown = "private examples and what was rebuilt of them"
-        shown = shown if any(v.originals and v.record.private for v in views) else "what was rebuilt of private examples"
+        shown = (
+            shown if any(v.originals and v.record.private for v in views) else "what was rebuilt of private examples"
+        )
         yield (
             "This page is itself a leak.",
             f"It shows {shown}. Store it and pass it on as you would the data themselves; "
