@@ -106,7 +106,8 @@ def _strangers(case: Case, judge: Judge, record: AuditRecord, session: Session) 
     if not case.private or judge.lineup is None:
         return {}
     lineup = judge.lineup.select(slice(0, judge.decoys))
-    return nearest_strangers(case.task.domain, record.attacks, record.metrics[0], session.tensors, lineup)
+    headline = record.metrics[0]
+    return nearest_strangers(case.task.domain, record.attacks, headline, session.tensors, case.truth, lineup)
 
 
 def _verdict(

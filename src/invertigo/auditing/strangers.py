@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from invertigo.auditing.record import AttackRecord, MetricRecord
@@ -17,12 +18,13 @@ def nearest_strangers(
     attacks: Sequence[AttackRecord],
     headline: MetricRecord,
     tensors: Mapping[str, Tensor],
+    truth: Batch | None,
     lineup: Batch | None,
 ) -> dict[str, Tensor]:
     """The few public examples nearest to the reconstruction that gives most away, by the headline score.
 
-    Empty where nothing won a line-up. A stranger that comes as near as the original itself is left out, since it may
-    show the same thing.
+    Empty where nothing won a line-up. What equals a private example, or comes as near to the reconstruction as the
+    original does, is left out: it may show the same thing.
     """
     sign = 1 if headline.privacy_loss else -1
     won = [
@@ -31,7 +33,7 @@ def nearest_strangers(
         for i in range(len(a.outcomes))
         if a.outcomes[i] != "nothing" and a.ranks and a.ranks[i] == 1 and a.matching[i] >= 0
     ]
-    if not won or lineup is None:
+    if not won or truth is None or lineup is None:
         return {}
     *_, best, _, number, example = max(won)
     attack = attacks[number]
@@ -42,5 +44,12 @@ def nearest_strangers(
     }
     repeated = {name: one.expand(len(lineup), *one.shape) for name, one in rebuilt.items()}
     scores = sign * domain.score(lineup, repeated).per_example[headline.name]
-    order = [k for k in scores.argsort(descending=True).tolist() if scores[k] < best][:SHOWN]
-    return {name: tensor[order] for name, tensor in lineup.fields.items()}
+    order = scores.argsort(descending=True).tolist()
+    kept = [k for k in order if scores[k] < best and not _is_private(lineup, k, truth, domain)][:SHOWN]
+    return {name: tensor[kept] for name, tensor in lineup.fields.items()}
+
+
+def _is_private(lineup: Batch, stranger: int, truth: Batch, domain: Domain) -> bool:
+    """The public data hold this private example too."""
+    own, public = truth.fields[domain.inputs], lineup.fields[domain.inputs][stranger]
+    return own.shape[1:] == public.shape and any(torch.allclose(one.double(), public.double()) for one in own)

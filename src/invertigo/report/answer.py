@@ -10,10 +10,13 @@ from typing import Literal
 from invertigo.auditing.record import AttackRecord, AuditRecord, LevelRecord
 from invertigo.report.numbers import duration
 from invertigo.report.subject import subject
-from invertigo.report.words import CONTROL_NAMES, CONTROL_STATES, CONTROLS, WHO, spelled
+from invertigo.report.tables import attack_rows
+from invertigo.report.words import CONTROL_NAMES, CONTROL_STATES, CONTROLS, SHORTCOMINGS, WHO, spelled
 
 FEW = 30
 """Examples under which a share is only indicative."""
+MOST_MISSING = 3
+"""Reasons for an open verdict that the first screen has room for."""
 State = Literal["good", "bad", "open", "none"]
 _STATES: dict[str, State] = {"passed": "good", "failed": "bad", "unknown": "open", "not_applicable": "none"}
 
@@ -66,12 +69,22 @@ def answer(record: AuditRecord) -> Answer:
     known: set[int] = set()
     return Answer(
         subject=subject(record),
-        headline=spelled(record.verdict.headline, known),
+        headline=spelled(_headline(record), known),
         findings=tuple(_findings(record)),
         sure=tuple(_assurances(record)),
         unexamined=tuple(_unexamined(record)),
         todo=tuple(spelled(one, known) for one in _todo(record)),
     )
+
+
+def _headline(record: AuditRecord) -> str:
+    """The verdict's own, unless a control speaks there in numbers: then what that means."""
+    verdict, failed = record.verdict, [c for c in record.controls if c.status in ("failed", "unknown")]
+    if verdict.status != "inconclusive" or not failed:
+        return verdict.headline
+    before, but, reason = verdict.headline.partition(", but ")
+    spoken = [c.name for c in failed if reason[1:].rstrip(".") == c.summary[1:].rstrip(".")]
+    return f"{before}{but}{SHORTCOMINGS[spoken[0]]}." if spoken else verdict.headline
 
 
 def checks(record: AuditRecord) -> Iterator[Check]:
@@ -92,16 +105,15 @@ def _findings(record: AuditRecord) -> Iterator[Finding]:
     for what, group in groupby(examined, key=lambda level: _rebuilt(record, level)):
         same = list(group)
         breached = same[0].recovered > 0
-        named, others = (same[0], same[1:]) if breached else (same[-1], same[:-1])
-        yield Finding(WHO[named.level] if breached or not others else _up_to(same), what, breached, _condition(named))
+        named = same[0] if breached else same[-1]
+        who = WHO[named.level]
+        if not breached and len(same) > 1:
+            who = f"{'all ' * (same == examined)}{len(same)} adversaries, the strongest of them {who}"
+        yield Finding(who, what, breached, _condition(named))
         if breached and named.recovered == most:
             if named is not examined[-1]:
                 yield Finding("every stronger adversary that was examined", "at least as much", True)
             return
-
-
-def _up_to(levels: Sequence[LevelRecord]) -> str:
-    return f"everybody from {WHO[levels[0].level]} to {WHO[levels[-1].level]}"
 
 
 def _rebuilt(record: AuditRecord, level: LevelRecord) -> str:
@@ -132,14 +144,10 @@ def _assurances(record: AuditRecord) -> Iterator[Assurance]:
     yield _portfolio(record)
     for control in record.controls:
         state = _STATES[control.status]
-        yield Assurance(state, CONTROL_NAMES[control.name], _stated(control.status, control.summary))
+        meaning = f": {SHORTCOMINGS[control.name]}" if state in ("bad", "open") else ""
+        yield Assurance(state, CONTROL_NAMES[control.name], CONTROL_STATES[control.status] + meaning)
     if not record.controls:
         yield Assurance("open", "controls", "none on record: this result is from before they were kept")
-
-
-def _stated(status: str, summary: str) -> str:
-    """The state; with the reason where it is not plainly good."""
-    return CONTROL_STATES[status] if status in ("passed", "not_applicable") else spelled(summary)
 
 
 def _sample(record: AuditRecord) -> Assurance:
@@ -156,7 +164,7 @@ def _sample(record: AuditRecord) -> Assurance:
 
 
 def _portfolio(record: AuditRecord) -> Assurance:
-    names = list(dict.fromkeys(attack.attack for attack in record.ran))
+    names = list(dict.fromkeys(row.attack.attack for row in attack_rows(record) if row.attack in record.ran))
     ran = f"{len(names)} {'attack' if len(names) == 1 else 'attacks'} ran ({', '.join(names)})" if names else "none ran"
     if record.portfolio == "chosen" and record.verdict.status != "leaks":
         return Assurance("bad", "attacks", f"{ran}, chosen by hand: this says nothing about others")
@@ -179,12 +187,16 @@ def _names(attacks: Sequence[AttackRecord], status: str) -> str:
 
 
 def _todo(record: AuditRecord) -> Iterator[str]:
-    verdict = record.verdict
-    yield from verdict.missing
-    if verdict.needs_seconds is not None:
-        yield (
-            f"A budget of about {duration(verdict.needs_seconds)} would let every attack finish; "
-            f"this audit had {duration(record.budget_seconds)}."
-        )
+    """What is missing beyond the controls that are named already, what would finish it, and the way out."""
+    verdict, named = record.verdict, {control.summary for control in record.controls}
+    missing = [sentence for sentence in verdict.missing if sentence not in named]
+    yield from missing[:MOST_MISSING]
+    if len(missing) > MOST_MISSING:
+        yield f"{len(missing) - MOST_MISSING} more reasons are given with the verdict's details."
+    if verdict.status == "inconclusive" and verdict.needs_seconds is None:
+        yield "More time alone would not settle it."
+    elif verdict.needs_seconds is not None and "budget" not in verdict.remedy:
+        needed, had = duration(verdict.needs_seconds), duration(record.budget_seconds)
+        yield f"A budget of about {needed} would let every attack finish; this audit had {had}."
     if verdict.remedy:
         yield verdict.remedy

@@ -20,7 +20,8 @@ def subject(record: AuditRecord) -> str:
 def same_client(one: AuditRecord, other: AuditRecord) -> bool:
     """Two audits looked at the same update: same data, model, training and defense, whatever attacks they ran."""
     left, right = ({k: v for k, v in r.scenario.items() if k not in CHOICES} for r in (one, other))
-    return bool(left) and left == right and one.num_examples == other.num_examples
+    clients = [_part(r.scenario, "adversary").get("clients") for r in (one, other)]
+    return bool(left) and left == right and clients[0] == clients[1] and one.num_examples == other.num_examples
 
 
 def _clauses(record: AuditRecord) -> Iterator[str]:

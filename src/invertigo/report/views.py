@@ -170,11 +170,11 @@ def beside(views: Sequence[View]) -> list[View]:
 
 
 def _same_client(one: View, views: Sequence[View]) -> Iterator[str]:
-    for number, other in enumerate(views, start=1):
+    for position, other in enumerate(views, start=1):
         mine, theirs = ((v.attack.recovered if v.attack else 0) for v in (one, other))
         if other is not one and theirs > mine and same_client(one.record, other.record):
             yield (
-                f"Part {number} looks at the same client and rebuilt {theirs} of {other.record.num_examples}. "
+                f"Part {position} looks at the same client and rebuilt {theirs} of {other.record.num_examples}. "
                 "This part tells what its own attacks reach, and nothing about the client's safety."
             )
 

@@ -35,6 +35,13 @@ CONTROLS = {
     "fit": "what the attacks found explains the update as well as the truth does",
 }
 """What each control asks."""
+SHORTCOMINGS = {
+    "replay": "the training step that the attacks simulated is not known to be the one that made the update",
+    "schedule": "not every attack ran to its end",
+    "positive": "the attacks are not known to work on this model",
+    "fit": "the search ended before it had explained the update, so that a better one may find more",
+}
+"""What a control that did not pass means for the verdict, in words without numbers."""
 CONTROL_NAMES = {
     "replay": "replay",
     "schedule": "full schedule",
@@ -65,7 +72,7 @@ def glossary(record: AuditRecord) -> Iterator[Word]:
     yield Word("rebuilt exactly", "equal to the private example, to rounding")
     yield Word(
         "recognisable",
-        "close enough that a person would know it, closer than any guess made without the update, and first in a line-up",
+        "so near that a person would know it: nearer than any guess made without the update, and first in a line-up",
     )
     if any(attack.decoys for attack in record.attacks):
         yield Word(
