@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invertigo.auditing.budget import Budget
 from invertigo.auditing.case import Case
@@ -36,6 +36,7 @@ from invertigo.auditing.record import (
 from invertigo.auditing.remedies import remedies
 from invertigo.auditing.result import Audit
 from invertigo.auditing.session import Session
+from invertigo.auditing.strangers import nearest_strangers
 from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.evaluation.reader import READABLE
 from invertigo.types import INVERTIGO, Observation
@@ -97,7 +98,16 @@ def compose(
         environment=_environment(case),
         private=case.private,
     )
-    return Audit(record, session.tensors, case.truth, domain)
+    return Audit(record, session.tensors, case.truth, domain, strangers=_strangers(case, judge, record, session))
+
+
+def _strangers(case: Case, judge: Judge, record: AuditRecord, session: Session) -> Mapping[str, Tensor]:
+    """The line-up to show where the originals are private; a public example needs none."""
+    if not case.private or judge.lineup is None:
+        return {}
+    lineup = judge.lineup.select(slice(0, judge.decoys))
+    headline = record.metrics[0]
+    return nearest_strangers(case.task.domain, record.attacks, headline, session.tensors, case.truth, lineup)
 
 
 def _verdict(
