@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from invertigo.auditing.record import AuditRecord
 from invertigo.types.errors import ConfigurationError, CorruptFileError, MissingDataError, OutputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from invertigo.auditing import Audit
 
 RESULT, TENSORS, PAGE = "result.json", "reconstruction.safetensors", "report.html"
-_TRUTH = "truth/"
+_TRUTH, _STRANGERS = "truth/", "strangers/"
 
 
 def ensure_writable(folder: str | Path) -> Path:
@@ -99,14 +101,19 @@ def load(path: str | Path) -> Audit:
     kind: Any = domains.registry[record.domain["name"]]
     beside = file.with_name(TENSORS)
     tensors = read_tensors(beside) if beside.exists() else {}
-    truth = {name.removeprefix(_TRUTH): t for name, t in tensors.items() if name.startswith(_TRUTH)}
-    rebuilt = {name: t for name, t in tensors.items() if not name.startswith(_TRUTH)}
+    truth, strangers = (_under(prefix, tensors) for prefix in (_TRUTH, _STRANGERS))
+    rebuilt = {name: t for name, t in tensors.items() if not name.startswith((_TRUTH, _STRANGERS))}
     return Audit(
         record=record,
         reconstructions=rebuilt,
         originals=Batch(truth) if truth else None,
         domain=kind.from_config(record.domain),
+        strangers=strangers,
     )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def load_all(*paths: str | Path) -> list[Audit]:
@@ -160,7 +167,7 @@ def _write_tensors(audit: Audit, path: Path, include_originals: bool | None) -> 
 
     from invertigo.report.views import shows_originals
 
-    tensors = dict(audit.reconstructions)
+    tensors = dict(audit.reconstructions) | {f"{_STRANGERS}{name}": t for name, t in audit.strangers.items()}
     if audit.originals is not None and shows_originals(audit.record, include_originals):
         tensors |= {f"{_TRUTH}{name}": tensor for name, tensor in audit.originals.fields.items()}
     if tensors:
