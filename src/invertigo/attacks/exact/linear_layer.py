@@ -245,8 +245,8 @@ def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
     bias = sent[first.bias_name].double()
     if not observation.local.linear:
         raise RequirementError(
-            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends no "
-            "plain sum of gradients, so the ratio of weight and bias tells no image."
+            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends "
+            "no plain sum of gradients, so the ratio of weight and bias tells no image."
         )
     sign = 1.0
     if observation.update.kind == "difference":
