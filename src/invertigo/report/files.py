@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from invertigo.auditing.record import AuditRecord
-from invertigo.types.errors import CorruptFileError, MissingDataError, OutputError
+from invertigo.types.errors import ConfigurationError, CorruptFileError, MissingDataError, OutputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from invertigo.auditing import Audit
 
 RESULT, TENSORS, PAGE = "result.json", "reconstruction.safetensors", "report.html"
-_TRUTH = "truth/"
+_TRUTH, _STRANGERS = "truth/", "strangers/"
 
 
 def ensure_writable(folder: str | Path) -> Path:
@@ -99,14 +101,19 @@ def load(path: str | Path) -> Audit:
     kind: Any = domains.registry[record.domain["name"]]
     beside = file.with_name(TENSORS)
     tensors = read_tensors(beside) if beside.exists() else {}
-    truth = {name.removeprefix(_TRUTH): t for name, t in tensors.items() if name.startswith(_TRUTH)}
-    rebuilt = {name: t for name, t in tensors.items() if not name.startswith(_TRUTH)}
+    truth, strangers = (_under(prefix, tensors) for prefix in (_TRUTH, _STRANGERS))
+    rebuilt = {name: t for name, t in tensors.items() if not name.startswith((_TRUTH, _STRANGERS))}
     return Audit(
         record=record,
         reconstructions=rebuilt,
         originals=Batch(truth) if truth else None,
         domain=kind.from_config(record.domain),
+        strangers=strangers,
     )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def load_all(*paths: str | Path) -> list[Audit]:
@@ -122,6 +129,13 @@ def read_records(*paths: str | Path) -> list[AuditRecord]:
 def result_files(path: str | Path) -> list[Path]:
     """The `result.json` that `path` is or holds, or those of the folders in it. Raises: MissingDataError."""
     path = Path(path)
+    if path.suffix.lower() in (".html", ".htm"):
+        beside = path.with_name(RESULT)
+        found = str(beside) if beside.is_file() else f"the folder that holds its {RESULT}"
+        raise ConfigurationError(
+            f"{path} is a page for people; its numbers are in {RESULT}. Pass {found}, or write one with "
+            "`invertigo audit --out FOLDER` or audit.save('audit.json')."
+        )
     if path.is_file():
         return [path]
     found = [path / RESULT] if (path / RESULT).is_file() else sorted(path.glob(f"*/{RESULT}"))
@@ -153,7 +167,7 @@ def _write_tensors(audit: Audit, path: Path, include_originals: bool | None) -> 
 
     from invertigo.report.views import shows_originals
 
-    tensors = dict(audit.reconstructions)
+    tensors = dict(audit.reconstructions) | {f"{_STRANGERS}{name}": t for name, t in audit.strangers.items()}
     if audit.originals is not None and shows_originals(audit.record, include_originals):
         tensors |= {f"{_TRUTH}{name}": tensor for name, tensor in audit.originals.fields.items()}
     if tensors:
