@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from invertigo.data.locate import find
 from invertigo.data.source import Request
 from invertigo.domains.molecules import BLOCKS, DEGREE_BLOCK, parse
 from invertigo.types import CorruptFileError, InvalidValueError, Paper, did_you_mean
+from invertigo.types.untrusted import read_text
 
 MOLECULENET = Paper(
     key="wu2018moleculenet",
@@ -92,9 +94,8 @@ def _gather(name: str, rows: list[tuple[str, str]], limit: int | None) -> GraphS
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
+    except csv.Error as error:
         raise CorruptFileError(f"{path} cannot be read as a CSV table ({error}).") from error
 
 
