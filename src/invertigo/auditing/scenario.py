@@ -211,7 +211,7 @@ class Scenario(_Section):
     data: DataSection = Field(default_factory=lambda: DataSection.model_validate({}))
     model: ModelSection = Field(default_factory=lambda: ModelSection.model_validate({}))
     normalise: bool | NormaliseSection = Field(False, description="True: by the public examples' mean and deviation.")
-    local: LocalSection = Field(default_factory=LocalSection)
+    local: LocalSection = Field(default_factory=lambda: LocalSection.model_validate({}))
     adversary: AdversarySection = Field(default_factory=lambda: AdversarySection.model_validate({}))
     defense: str | DefenseSection | None = Field(None, description="A defense from `invertigo list defenses`.")
     utility: UtilitySection | None = Field(None, description="Measure what the defense costs in accuracy.")

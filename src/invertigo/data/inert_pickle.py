@@ -151,7 +151,7 @@ class InertReader(pickle._Unpickler):  # type: ignore[name-defined, misc]
             raise pickle.UnpicklingError(f"it asks to run {module}.{name}, which was refused") from None
 
     def _weigh(self) -> None:
-        made = self.stack[-1]
+        made: tuple[Any, ...] = vars(self)["stack"][-1]
         self._weights[id(made)] = 1 + sum(self._weights.get(id(part), 1) for part in made)
         self._weighed.append(made)
         if self._weights[id(made)] > LARGEST_TUPLE:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from io import BufferedIOBase
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def read_rows(archive: zipfile.ZipFile, name: str, path: Path, chosen: np.ndarra
         return _rows(file, shape, dtype, chosen)
 
 
-def _rows(file: BufferedIOBase, shape: tuple[int, ...], dtype: np.dtype, chosen: np.ndarray | None) -> np.ndarray:
+def _rows(file: Any, shape: tuple[int, ...], dtype: np.dtype, chosen: np.ndarray | None) -> np.ndarray:
     """Read in parts, and keep what is wanted of each."""
     row = prod(shape[1:]) * dtype.itemsize
     made = np.empty((shape[0] if chosen is None else len(chosen), *shape[1:]), dtype)
@@ -64,7 +64,7 @@ def _rows(file: BufferedIOBase, shape: tuple[int, ...], dtype: np.dtype, chosen:
     return made
 
 
-def _header(file: BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     shape, fortran, dtype = reader(file)

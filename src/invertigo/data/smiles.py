@@ -78,7 +78,7 @@ def _gather(name: str, rows: list[tuple[str, str]], limit: int | None) -> GraphS
         names.append(text.strip())
     if not graphs:
         raise InvalidValueError(f"None of the {len(rows)} rows of '{name}' holds a molecule: {dict(skipped)}.")
-    classes = sorted({value for _, value in rows if (value or "").strip()}, key=_as_number)
+    classes = sorted({value.strip() for _, value in rows if (value or "").strip()}, key=_as_number)
     index = {value: i for i, value in enumerate(classes)}
     return GraphSet(
         name,
@@ -94,7 +94,7 @@ def _gather(name: str, rows: list[tuple[str, str]], limit: int | None) -> GraphS
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="", restval="", strict=True))
     except csv.Error as error:
         raise CorruptFileError(f"{path} cannot be read as a CSV table ({error}).") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import stat
 from collections.abc import Hashable
 from pathlib import Path
@@ -113,28 +112,6 @@ def _check_size(root: Any) -> None:
 
     if root is not None and weight(root, frozenset()) > MOST_NODES:
         raise yaml.YAMLError(f"more than {MOST_NODES} entries once its aliases are written out")
-
-
-def check_plain(value: Any, *, most: int = 1_000_000) -> None:
-    """Refuse data that is built of itself over and over: small in memory, endless to whoever walks through it.
-
-    Raises: ValueError.
-    """
-    weights: dict[int, float] = {}
-
-    def weight(item: Any, depth: int) -> float:
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-        if not isinstance(item, (tuple, list, dict, set, frozenset)):
-            return 1
-        if id(item) not in weights:
-            weights[id(item)] = math.inf  # whoever comes back here holds itself
-            inner: Any = [part for pair in item.items() for part in pair] if isinstance(item, dict) else item
-            weights[id(item)] = 1 + sum(weight(part, depth + 1) for part in inner)
-        return weights[id(item)]
-
-    if weight(value, 0) > most:
-        raise ValueError("it repeats itself endlessly")
 
 
 def _shown(path: Hashable) -> str:
