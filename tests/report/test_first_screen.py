@@ -80,7 +80,7 @@ def test_attacks_chosen_by_hand_are_told(resisting: Audit) -> None:
 
 def test_an_open_verdict_tells_what_is_missing_and_how_long_it_would_take(resisting: Audit) -> None:
     audit = opened(resisting, missing=["The attacks were cut short."], needs_seconds=600.0)
-    for text in (_plain(render_html(audit)), str(audit)):
+    for text in (_plain(render_html(audit)), " ".join(str(audit).split())):
         assert "The attacks were cut short." in text
         assert "A budget of about 10 min would let every attack finish; this audit had 1 min." in text
     assert "More time alone would not settle it." in _plain(render_html(opened(resisting, missing=["No truth."])))
@@ -169,7 +169,7 @@ def test_weaker_adversaries_are_told_apart_from_the_one_who_succeeds(leaking: Au
     ]
     found = answer(leaking.record.model_copy(update={"levels": levels})).findings
     assert [(one.what.split(",")[0], one.breached) for one in found] == [("none of 8", False), ("6 of 8", True)]
-    assert "2 adversaries, the strongest of them whoever sees one update and learns the labels" in found[0].who
+    assert "both adversaries below, the strongest of them whoever sees one update and learns the labels" in found[0].who
     assert found[1].condition == "a what-if: x"
 
 

@@ -108,7 +108,9 @@ def _findings(record: AuditRecord) -> Iterator[Finding]:
         named = same[0] if breached else same[-1]
         who = WHO[named.level]
         if not breached and len(same) > 1:
-            who = f"{'all ' * (same == examined)}{len(same)} adversaries, the strongest of them {who}"
+            number = "both" if len(same) == 2 else f"all {len(same)}"
+            which = "that were examined" if same == examined else "below"
+            who = f"{number} adversaries {which}, the strongest of them {who}"
         yield Finding(who, what, breached, _condition(named))
         if breached and named.recovered == most:
             if named is not examined[-1]:

@@ -74,6 +74,8 @@ def glossary(record: AuditRecord) -> Iterator[Word]:
         "recognisable",
         "so near that a person would know it: nearer than any guess made without the update, and first in a line-up",
     )
+    if "honest-but-curious" in record.verdict.headline:
+        yield Word("honest-but-curious", "does what was agreed, but looks at all that it receives")
     if any(attack.decoys for attack in record.attacks):
         yield Word(
             "line-up",
