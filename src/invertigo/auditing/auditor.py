@@ -193,7 +193,7 @@ def run_audit(
     session.judging = judge.warm_up()
     session.controlled = case.truth is not None
     session.run()
-    controls = make_controls(case, session, replayed, decoys, seed)
+    controls = make_controls(case, session, replayed, decoys, seed, automatic=automatic)
     priors = list(_prior_baselines(session, judge)) if observations else []
     protection = None
     if case.defense is not None:

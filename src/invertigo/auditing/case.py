@@ -19,6 +19,7 @@ from invertigo.auditing.utility import TrialRun
 from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader
 from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
+from invertigo.federation.calling import calling
 from invertigo.models import graph_step
 from invertigo.types import (
     ActiveAttack,
@@ -32,6 +33,7 @@ from invertigo.types import (
     Plant,
     Task,
     ThreatLevel,
+    tensors_in,
     trainable,
 )
 
@@ -226,9 +228,8 @@ def case_of_step(
     domain, inferred = (domain, False) if domain is not None else Images.infer(fields["images"])
     truth = Batch(fields)
     on_graphs = isinstance(domain, Graphs)
-    inputs = [truth[name] for name in getattr(domain, "reads", (domain.inputs,)) if name in truth.fields]
-    classes = num_classes or count_classes(model, *inputs)
-    task = Task(model, loss, domain, classes, graph_step(loss) if on_graphs else None)
+    task = Task(model, loss, domain, num_classes, graph_step(loss) if on_graphs else None)
+    task = replace(task, num_classes=num_classes or count_classes(task, truth))
     local = local or LocalTraining(mode="train" if model.training else "eval")
     title = f"{type(model).__name__} · {_recipe(local)} · batch {len(truth)}"
     remarks = graph_remarks(task, truth) if on_graphs else ()
@@ -265,15 +266,27 @@ def case_of_observation(observation: Observation, truth: Any) -> Case:
     return Case(observation.task, observation.local, batch, received=observation, title=title)
 
 
-def count_classes(model: nn.Module, *inputs: Tensor) -> int | None:
-    """Width of the model's output, by a dry run that leaves it as it was; None when that is no (batch, class)."""
-    parameters = trainable(model)
-    like = next(iter(parameters.values()), inputs[0])
-    one = [t[:1].to(like.device, like.dtype if t.is_floating_point() else None) for t in inputs]
+def count_classes(task: Task, truth: Batch) -> int | None:
+    """Width of the model's output that the loss reads, by a dry run on the first examples; None when that is no
+    (batch, class) or the loss reads several of different widths.
+    """
+    like = next(iter(trainable(task.model).values()), truth[task.domain.inputs])
+    few = truth.select(slice(0, 2)).to(like.device, like.dtype)
+    outputs: list[Tensor] = []
+
+    model = calling(task.model)
+
+    def call(*inputs: Any, **named: Any) -> Any:
+        made = model(*inputs, **named)
+        outputs.extend(t for t in tensors_in(made) if t.requires_grad)
+        return made
+
     try:
-        with simulating(model, "eval"), torch.no_grad():
-            output = model(*one)
-    except (RuntimeError, ValueError, TypeError):
+        with simulating(task.model, "eval"), torch.random.fork_rng(), torch.enable_grad():
+            loss = task.evaluate(call, few.fields)
+            read = torch.autograd.grad(loss, outputs, allow_unused=True)
+    except Exception:
         # The client's own training gives the error with its explanation.
         return None
-    return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else None
+    widths = {t.shape[1] for t, g in zip(outputs, read) if g is not None and t is not loss and t.ndim == 2}
+    return widths.pop() if len(widths) == 1 and max(widths) > 1 else None

@@ -38,7 +38,7 @@ def _outside_range(e: Evidence) -> Flags:
 
 def _optimiser_failed(e: Evidence) -> Flags:
     for control in e.controls:
-        if control.name == "fit" and control.status == "failed":
+        if control.name == "fit" and control.status == "failed" and not any(a.recovered for a in e.attacks):
             yield FlagRecord(
                 code="optimiser_failed",
                 severity="warning",

@@ -70,7 +70,8 @@ class Audit:
         Args:
             level: highest rung that counts.
             recovered: how many examples may be rebuilt; beyond the metrics' limits.
-            require_controls: do not believe a *resists* whose controls did not pass or are not on record.
+            require_controls: do not believe that no more can be rebuilt when the controls for it did not pass, or are
+                not on record.
             limits: by metric: a bound that the most exposed example must stay on the private side of.
         """
         attacks = [a for a in self.record.ran if level is None or a.level <= level]
@@ -86,9 +87,9 @@ class Audit:
         fatal = [flag.message for flag in self.flags if flag.severity == "fatal"]
         if fatal:
             raise AssertionError(fatal[0])
-        missing = self.record.uncontrolled
-        if require_controls and self.verdict.status == "resists" and missing:
-            raise AssertionError(f"The verdict is 'resists' without its controls: {', '.join(missing)}.")
+        missing = self.record.unproven(level)
+        if require_controls and missing:
+            raise AssertionError(f"That no more can be rebuilt is not shown: {'; '.join(missing)}.")
 
     def save(self, path: str | Path, *, include_originals: bool | None = None, redact: bool = False) -> Path:
         """Write `*.html` (the page), `*.json` (the record), or a folder with both and the tensors.

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from invertigo.federation.functional import batchnorm_statistics
 from invertigo.federation.modes import sensitive_layers
-from invertigo.types import InvalidValueError
+from invertigo.types import InvalidValueError, bare
 
 _LOSSES = frozenset(
     {
@@ -153,9 +153,11 @@ class _TargetMode(TorchFunctionMode):
 @contextmanager
 def recording(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable) -> Iterator[Recorder]:
     """Install the hooks for the duration of the block; they read and never write, and are always removed."""
-    recorder = Recorder(model, optimizer)
+    # Opacus' optimizer holds the one that steps, and its hooks see what is really applied.
+    optimizer = getattr(optimizer, "original_optimizer", optimizer)
+    recorder = Recorder(bare(model), optimizer)
     with ExitStack() as stack:
-        seen = stack.enter_context(batchnorm_statistics(model))
+        seen = stack.enter_context(batchnorm_statistics(recorder.model))
         handles = [
             model.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
             model.register_forward_hook(lambda _m, _a, output: recorder.after_forward(seen, output)),

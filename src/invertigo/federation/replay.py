@@ -33,7 +33,7 @@ def replay(
     Returns: see `Replay`. A defense's view (`Knowledge.view`) is not applied: what a defense did is a difference too.
     """
     started = time.monotonic()
-    step = Simulated(observation, _follow(truth, observation))
+    step = Simulated(observation, _follow(truth, observation), observation.local)
     try:
         found = _judge(step, randomness, started + seconds)
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, InvertigoError) as error:

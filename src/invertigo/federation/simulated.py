@@ -13,7 +13,7 @@ from torch import Tensor
 from invertigo.federation.comparison import LayerGap, allowance, compare, flat, overall
 from invertigo.federation.functional import functional_update, simulating
 from invertigo.federation.randomness import SEED, RandomState
-from invertigo.types import Batch, Observation
+from invertigo.types import Batch, LocalTraining, Observation
 
 Tensors = Mapping[str, Tensor]
 LOUDEST = 1e-3
@@ -46,11 +46,11 @@ class Simulated:
 
     observation: Observation
     truth: Batch
+    local: LocalTraining
 
     def changed(self, **changes: Any) -> Simulated:
         """The same truth under another recipe: `LocalTraining` fields by name."""
-        o = self.observation
-        return replace(self, observation=replace(o, local=replace(o.local, **changes)))
+        return replace(self, local=replace(self.local, **changes))
 
     @property
     def received(self) -> Tensors:
@@ -88,10 +88,10 @@ class Simulated:
         cast = partial(_double, double)
         task = o.task
         simulate = functional_update(
-            task, cast(o.parameters), cast(o.buffers), o.local, len(truth),
+            task, cast(o.parameters), cast(o.buffers), self.local, len(truth),
             transformable=False, randomness=randomness, seed=seed,
         )  # fmt: skip
-        with simulating(task.model, o.local.mode, drawing=drawing), torch.enable_grad():
+        with simulating(task.model, self.local.mode, drawing=drawing), torch.enable_grad():
             return {name: tensor.detach() for name, tensor in simulate(cast(truth.fields)).update.items()}
 
 

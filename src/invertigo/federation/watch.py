@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from invertigo.types import (
     Task,
     ThreatLevel,
     Update,
+    duplicate,
 )
 
 
@@ -67,7 +67,7 @@ class Tape:
     def task(self) -> Task:
         """The model as it was before the first step (a copy, which further training leaves alone), loss and domain."""
         recorder, domain = self._done.recorder, self.domain
-        model = copy.deepcopy(recorder.model)
+        model = duplicate(recorder.model)
         with torch.no_grad():
             state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
             for name, value in {**recorder.parameters, **recorder.buffers}.items():

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Signals,
         Visit,
     )
+    from invertigo.types.handed_over import tensors_in
     from invertigo.types.observation import (
         Knowledge,
         Observation,
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
     from invertigo.types.task import Task
     from invertigo.types.threat import ThreatLevel
     from invertigo.types.training import LocalTraining, ParameterGroup
-    from invertigo.types.update import Update, check_fits
+    from invertigo.types.update import Update, check_fits, rounding, widened
     from invertigo.types.view import AdversaryView
+    from invertigo.types.wrappers import bare, duplicate, renamed
 
 _HOMES = {
     "ANY_DOMAIN": "defense",
@@ -108,13 +110,19 @@ _HOMES = {
     "UnknownNameError": "errors",
     "Update": "update",
     "Visit": "guard",
+    "bare": "wrappers",
     "buffers_of": "observation",
     "check_fits": "update",
     "check_requirements": "attack",
     "did_you_mean": "errors",
+    "duplicate": "wrappers",
     "protects": "defense",
     "read_tensors": "observation",
+    "renamed": "wrappers",
+    "rounding": "update",
+    "tensors_in": "handed_over",
     "trainable": "observation",
+    "widened": "update",
 }
 __all__ = [
     "ANY_DOMAIN",
@@ -168,13 +176,19 @@ __all__ = [
     "UnknownNameError",
     "Update",
     "Visit",
+    "bare",
     "buffers_of",
     "check_fits",
     "check_requirements",
     "did_you_mean",
+    "duplicate",
     "protects",
     "read_tensors",
+    "renamed",
+    "rounding",
+    "tensors_in",
     "trainable",
+    "widened",
 ]
 
 
