@@ -63,6 +63,13 @@ class Answer:
     """(who or what, why)"""
     todo: tuple[str, ...]
 
+    @property
+    def briefly(self) -> tuple[Assurance, ...]:
+        """How sure it is, with all controls that passed in one entry and those that do not matter left out."""
+        passed = [one.name for one in self.sure if one.text == CONTROL_STATES["passed"]]
+        rest = tuple(one for one in self.sure if one.name not in passed and one.state != "none")
+        return (*rest, Assurance("good", "passed", ", ".join(passed))) if passed else rest
+
 
 def answer(record: AuditRecord) -> Answer:
     """Everything of the first screen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from rich import box
@@ -14,11 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from invertigo.auditing.record import AttackRecord, AuditRecord
-from invertigo.report.answer import Answer, Assurance, answer
+from invertigo.report.answer import Answer, answer
 from invertigo.report.defense import defense_panel
 from invertigo.report.numbers import duration, number, signed
 from invertigo.report.tables import Row, attack_rows, baseline_rows, gain
-from invertigo.report.words import CONTROL_STATES
 
 _COLOURS = {"leaks": "red", "resists": "cyan", "inconclusive": "yellow"}
 _SEVERITIES = {"fatal": ("fatal", "bold red"), "warning": ("caution", "yellow"), "info": ("note", "dim")}
@@ -104,7 +103,7 @@ def _lines(record: AuditRecord) -> Iterator[str]:
     found, headline, rows = answer(record), record.metrics[0], attack_rows(record)
     yield from _wrapped(f"{record.verdict.status.upper():<14}", found.headline)
     yield from _wrapped("  audited", f"{record.title}: {found.subject}.")
-    for name, entries in _blocks(replace(found, sure=tuple(_briefly(found.sure)))):
+    for name, entries in _blocks(replace(found, sure=found.briefly)):
         if entries:
             yield from _wrapped(f"  {name}", " ".join(map(_ended, entries)))
     score = f"{headline.label} {headline.unit} (worst / median)".replace("  ", " ")
@@ -114,16 +113,6 @@ def _lines(record: AuditRecord) -> Iterator[str]:
     more = f"{len(rows) - _MOST_ROWS} more in .rows" if len(rows) > _MOST_ROWS else ""
     flags = f"flags: {', '.join(dict.fromkeys(flag.code for flag in record.flags))}" if record.flags else ""
     yield "  " + " · ".join(filter(None, [more, flags, f"seed {record.seed}", duration(record.seconds)]))
-
-
-def _briefly(sure: Sequence[Assurance]) -> Iterator[Assurance]:
-    """What passed in one entry, what did not need to left out."""
-    passed = [one.name for one in sure if one.text == CONTROL_STATES["passed"]]
-    for one in sure:
-        if one.name not in passed and one.state != "none":
-            yield one
-    if passed:
-        yield Assurance("good", "passed", ", ".join(passed))
 
 
 def _wrapped(name: str, text: str) -> list[str]:
