@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from invertigo.federation.comparison import flat, overall
-from invertigo.federation.simulated import Replay, Simulated, verdict
+from invertigo.federation.comparison import overall
+from invertigo.federation.simulated import Replay, Simulated, explains, least_squares, verdict
 from invertigo.types import InvertigoError
 
 Tensors = Mapping[str, Tensor]
@@ -89,8 +88,8 @@ def _other_mode(step: Simulated, _replayed: Tensors) -> Iterator[str]:
 def _parameters_in_the_gap(step: Simulated, replayed: Tensors) -> Iterator[str]:
     """Weight decay, an L2 term: the gap is parallel to the parameters."""
     held = {name: step.observation.parameters[name] for name in step.received}
-    scale, decay = _least_squares(step.received, [replayed, held])
-    if scale > 0 and decay and _explains(step, [replayed, held], [scale, decay]):
+    scale, decay = least_squares(step.received, [replayed, held])
+    if scale > 0 and decay and explains(step, [replayed, held], [scale, decay]):
         factor = "" if abs(scale - 1) < 1e-3 else f" (and a factor of {scale:.4g})"
         yield (
             f"the gap is {decay:.4g} times the parameters{factor}: weight decay, or an L2 or proximal term in the loss "
@@ -151,8 +150,8 @@ def _example_weights(step: Simulated, _replayed: Tensors) -> Iterator[str]:
     if not 1 < count <= MOST or step.local.sends != "gradient":
         return
     alone = [replace(step, truth=step.truth.select([i])).update() for i in range(count)]
-    weights = _least_squares(step.received, alone)
-    if _explains(step, alone, weights):
+    weights = least_squares(step.received, alone)
+    if explains(step, alone, weights):
         shown = ", ".join(f"{w:.4g}" for w in weights[:8]) + (", ..." if count > 8 else "")
         yield (
             f"the examples count unequally in the loss ({shown}; {1 / count:.4g} each in the simulated step): uneven "
@@ -198,20 +197,3 @@ def _unknown(step: Simulated, replayed: Tensors) -> str:
 
 def _column(values: Tensor) -> Tensor | None:
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else None
-
-
-def _least_squares(received: Tensors, parts: list[Tensors]) -> list[float]:
-    """Coefficients of the sum of `parts` that is nearest to the received update."""
-    rows = torch.stack([flat({name: part[name] for name in received}) for part in parts])
-    lengths = rows.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    rows = rows / lengths[:, None]
-    solved = torch.linalg.lstsq(rows @ rows.T, rows @ flat(received), driver="gelsd").solution
-    return (solved / lengths).tolist()
-
-
-def _explains(step: Simulated, parts: list[Tensors], weights: list[float]) -> bool:
-    total = {
-        name: sum((w * part[name].double() for w, part in zip(weights, parts)), torch.zeros((), dtype=torch.float64))
-        for name in step.received
-    }
-    return verdict(step, {name: t.to(step.received[name].dtype) for name, t in total.items()}).status == "exact"

@@ -200,7 +200,7 @@ def _aside(
 
 
 def _backward(task: Task, model: nn.Module, batch: Batch, weight: float = 1.0) -> None:
-    def call(*inputs: Tensor, **named: Tensor) -> Tensor:
+    def call(*inputs: Any, **named: Any) -> Any:
         output = _forward(model, batch, inputs, named)
         if task.num_classes is None and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
             _check_labels(batch, task, output.shape[1])
@@ -220,7 +220,7 @@ def _backward(task: Task, model: nn.Module, batch: Batch, weight: float = 1.0) -
     (loss if weight == 1.0 else weight * loss).backward()
 
 
-def _forward(model: nn.Module, batch: Batch, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
+def _forward(model: nn.Module, batch: Batch, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     shapes = {name: tuple(tensor.shape) for name, tensor in batch.fields.items()}
     try:
         return model(*map(copied, inputs), **{name: copied(value) for name, value in named.items()})

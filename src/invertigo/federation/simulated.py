@@ -58,6 +58,11 @@ class Simulated:
         tensors = self.observation.update.tensors
         return {name: tensors[name] for name in self.observation.parameters}
 
+    def follow(self, batch: Batch) -> Batch:
+        """A batch on the device and in the dtype of the parameters."""
+        like = next(iter(self.observation.parameters.values()))
+        return batch.to(like.device, like.dtype if like.is_floating_point() else None)
+
     @cached_property
     def quiet(self) -> Tensors:
         """The update as the attacks simulate it."""
@@ -130,3 +135,21 @@ def _double(wanted: bool, tensors: Tensors) -> Tensors:
     if not wanted:
         return tensors
     return {k: t.double() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def least_squares(received: Tensors, parts: Sequence[Tensors]) -> list[float]:
+    """Coefficients of the sum of `parts` that is nearest to the received update."""
+    rows = torch.stack([flat({name: part[name] for name in received}) for part in parts])
+    lengths = rows.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    rows = rows / lengths[:, None]
+    solved = torch.linalg.lstsq(rows @ rows.T, rows @ flat(received), driver="gelsd").solution
+    return (solved / lengths).tolist()
+
+
+def explains(step: Simulated, parts: Sequence[Tensors], weights: Sequence[float]) -> bool:
+    """The weighted sum of the parts is the received update, to rounding."""
+    total = {
+        name: sum((w * part[name].double() for w, part in zip(weights, parts)), torch.zeros((), dtype=torch.float64))
+        for name in step.received
+    }
+    return verdict(step, {name: t.to(step.received[name].dtype) for name, t in total.items()}).status == "exact"

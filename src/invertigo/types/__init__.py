@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from invertigo.types.paper import INVERTIGO, Paper
     from invertigo.types.plant import Plant
     from invertigo.types.registry import Registry
-    from invertigo.types.task import Task
+    from invertigo.types.task import StepLoss, Task
     from invertigo.types.threat import ThreatLevel
     from invertigo.types.training import LocalTraining, ParameterGroup
     from invertigo.types.update import Update, check_fits, rounding, widened
@@ -104,6 +104,7 @@ _HOMES = {
     "Scores": "domain",
     "Signals": "guard",
     "Step": "defense",
+    "StepLoss": "task",
     "Task": "task",
     "ThreatLevel": "threat",
     "Tick": "attack",
@@ -170,6 +171,7 @@ __all__ = [
     "Scores",
     "Signals",
     "Step",
+    "StepLoss",
     "Task",
     "ThreatLevel",
     "Tick",

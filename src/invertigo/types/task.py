@@ -34,6 +34,9 @@ class Task:
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     """Public tensors that a defense's `prepare` made for its other hooks, such as the weights of a trained part."""
 
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """Fields of the batch that the step reads and whoever attacks is taken to know: a second input of the model."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", bare(self.model))
         step = getattr(self.domain, "step", None)
@@ -52,6 +55,8 @@ class Task:
 
     def evaluate(self, call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
         """The scalar loss of one batch, with `call` standing for the model."""
+        if self.known:
+            fields = {**self.known, **fields}
         if self.step_loss is not None:
             return self.step_loss(call, fields)
         return self.loss(call(fields[self.domain.inputs]), fields[self.domain.target])
