@@ -93,6 +93,7 @@ def test_a_control_that_failed_is_put_into_words(resisting: Audit) -> None:
     text = _plain(render_html(with_record(opened(resisting, headline=headline, missing=[summary]), controls=[fit])))
     assert "no image was rebuilt, but the search ended before it had explained the update" in text
     assert "unexplained" not in text
+    assert "Run a stronger search: more restarts" in text
 
 
 @pytest.mark.parametrize("which", ["leaking", "resisting"])
@@ -216,6 +217,7 @@ def test_nothing_won_shows_no_strangers(resisting: Audit) -> None:
 
 def test_the_private_original_is_never_among_the_strangers(leaking: Audit) -> None:
     """Public data that hold the very picture do not bring it onto the page."""
+    assert leaking.originals is not None
     lineup = Batch({"images": torch.cat([leaking.originals["images"], faces(200)[100:]])})
     kept = nearest_strangers(
         leaking.domain,
@@ -225,6 +227,7 @@ def test_the_private_original_is_never_among_the_strangers(leaking: Audit) -> No
         leaking.originals,
         lineup,
     )
+    assert len(kept["images"]) == 5
     for image in kept["images"]:
         assert not any(torch.equal(image, private) for private in leaking.originals["images"])
 
