@@ -389,7 +389,7 @@ def test_the_text_is_short_and_tells_the_verdict(batch, public):
     attacks = [Fake(answer=batch[0]), Other(), NeedsLabels(), ExactFake()]
     found = run(batch, public, *attacks, levels=[1])
     text = str(found)
-    assert len(text.splitlines()) <= 12
+    assert len(text.splitlines()) <= 24
     assert "LEAKS" in text
     assert "fake" in text
     assert "<pre>" in found._repr_html_()
