@@ -11,20 +11,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from invertigo.auditing.budget import parse_budget
+from invertigo.auditing.local_section import LocalSection, Section
 from invertigo.auditing.overrides import apply_overrides, explain, held_under, unknown_keys
 from invertigo.auditing.packaged import packaged_names, read_mapping
 from invertigo.types import (
     ConfigurationError,
-    InvalidValueError,
-    LocalTraining,
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """Which private examples the client trains on."""
 
     name: str = Field("faces", description="A data set from `invertigo list data`, or a folder of images.")
@@ -50,7 +45,7 @@ class DataSection(_Section):
         return self
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The model that the client was sent."""
 
     name: str | None = Field(None, description="A model from `invertigo list models`.")
@@ -69,44 +64,7 @@ class ModelSection(_Section):
         return given if given.get("name") or given.get("factory") else {**given, "name": "lenet"}
 
 
-class LocalSection(_Section):
-    """How the client trains before it sends; the fields of `LocalTraining`."""
-
-    mode: Literal["train", "eval"] = "train"
-    sends: Literal["gradient", "difference"] = "gradient"
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-    epochs: int = 1
-    batch_size: int | None = None
-    shares_buffers: bool = False
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    dampening: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    learning_rates: tuple[float, ...] = ()
-    batch_sizes: tuple[int, ...] = ()
-    weights: tuple[float, ...] = ()
-    l2: float = 0.0
-    proximal: float = 0.0
-    clip_norm: float | None = None
-    clip_value: float | None = None
-
-    def build(self) -> LocalTraining:
-        """The client's recipe."""
-        return LocalTraining(**self.model_dump())
-
-    @model_validator(mode="after")
-    def _meaningful(self) -> LocalSection:
-        try:
-            self.build()
-        except InvalidValueError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-
-class AdversarySection(_Section):
+class AdversarySection(Section):
     """Who looks at the update."""
 
     levels: list[int] | None = Field(None, description="Rungs of the threat ladder to examine; default: see below.")
@@ -149,7 +107,7 @@ class DefenseSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class UtilitySection(_Section):
+class UtilitySection(Section):
     """Federated training in which every update passes the defense, to see what it costs in accuracy."""
 
     rounds: int = Field(100, ge=1, description="Rounds of training; every client sends one update in each.")
@@ -179,7 +137,7 @@ class CampaignSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class GuardedSection(_Section):
+class GuardedSection(Section):
     """A federation whose clients inspect what they receive, under an honest server and under attacks."""
 
     clients: int = Field(10, ge=1, description="Clients that hold a part of the examples each.")
@@ -199,14 +157,14 @@ class GuardedSection(_Section):
         return [CampaignSection.model_validate({"name": a}) if isinstance(a, str) else a for a in self.attacks]
 
 
-class NormaliseSection(_Section):
+class NormaliseSection(Section):
     """Channel means and deviations that the model's input is normalised with."""
 
     mean: list[float]
     std: list[float]
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """Everything an audit needs, in one file."""
 
     title: str = ""
