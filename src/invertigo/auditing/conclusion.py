@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from invertigo.auditing.budget import Budget
 from invertigo.auditing.case import Case
@@ -39,6 +39,7 @@ from invertigo.auditing.session import Session
 from invertigo.auditing.strangers import nearest_strangers
 from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.evaluation.reader import READABLE
+from invertigo.federation import draws_randomly
 from invertigo.types import INVERTIGO, Observation
 
 NOUNS = {"images": "image", "graphs": "graph"}
@@ -176,9 +177,9 @@ def _evidence(
 
 
 def _drops(case: Case, controls: Controls) -> bool:
-    """The step has masks of its own, as a module or called as a function (which only the replay shows)."""
-    modules = case.local.mode == "train" and _has_dropout(case.task.model)
-    return modules or any(one.status == "random" for one in controls.replayed)
+    """The step draws masks or noise of its own, as a module or called as a function."""
+    drawn = draws_randomly(case.task, case.local.mode)
+    return drawn or any(one.status == "random" for one in controls.replayed)
 
 
 def _outside_range(case: Case) -> float:
@@ -195,10 +196,6 @@ def _outside_range(case: Case) -> float:
 def _relative_norm(observation: Observation) -> float:
     weights = sum(p.double().square().sum().item() for p in observation.parameters.values()) ** 0.5
     return observation.update.norm / weights if weights else 1.0
-
-
-def _has_dropout(model: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
 
 
 def _knowledge(rungs: Sequence[Rung], defense: DefenseRecord | None) -> Iterator[str]:

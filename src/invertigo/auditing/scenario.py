@@ -79,6 +79,19 @@ class LocalSection(_Section):
     epochs: int = 1
     batch_size: int | None = None
     shares_buffers: bool = False
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    dampening: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    learning_rates: tuple[float, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+    l2: float = 0.0
+    proximal: float = 0.0
+    clip_norm: float | None = None
+    clip_value: float | None = None
 
     def build(self) -> LocalTraining:
         """The client's recipe."""

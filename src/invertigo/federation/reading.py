@@ -106,7 +106,7 @@ def _try(
     whole = Batch({name: _joined([b[name] for b in batches]) for name in batches[0].fields})
     assumed = tuple(n for n in whole.fields if n not in _attacked(domain))
     known = {name: whole[name] for name in assumed}
-    task = Task(model, loss or _no_loss, domain, _classes(kept, whole, domain), expression.step, known=known)
+    task = Task(model, loss or no_loss, domain, _classes(kept, whole, domain), expression.step, known=known)
     fit = fit_gradient if sends == "gradient" else fit_difference
     found: Fit = fit(recorder, task, expression, passes, batches, whole, mode)
     buffers = {name: b.detach().clone() for name, b in recorder.model.named_buffers()}
@@ -186,7 +186,8 @@ def _mode(passes: Sequence[Pass]) -> Literal["train", "eval"]:
     return "train" if modes.pop() == "train" else "eval"
 
 
-def _no_loss(_output: Tensor, _target: Tensor) -> Tensor:
+def no_loss(_output: Tensor, _target: Tensor) -> Tensor:
+    """Stands where a step has no loss of output and target. Raises: RequirementError."""
     raise RequirementError("This step has no loss of output and target; it is a function of model and batch.")
 
 

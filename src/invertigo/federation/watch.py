@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from invertigo.domains import Graphs
 from invertigo.federation.graph_passes import check_graphs, check_watchable
 from invertigo.federation.modes import native_level
+from invertigo.federation.penalty import penalty_removed
 from invertigo.federation.randomness import RandomState
 from invertigo.federation.reading import Recorded, read
 from invertigo.federation.recorder import Recorder, check_recorded, recording
@@ -130,7 +131,7 @@ class Tape:
         )
         shared = self.buffers_after if shares_buffers else None
         update = replace(done.update, buffers=shared or None)
-        return Observation(self.task, self.parameters, self.buffers, update, local, known)
+        return penalty_removed(Observation(self.task, self.parameters, self.buffers, update, local, known))
 
     @property
     def _done(self) -> Recorded:

@@ -75,6 +75,9 @@ def expressions(
     for place in passes[0].scalars:
         yield _alone(WatchedStep(**shared, losses=(_Returned(place),)), _known_targets(passes))
     targets = _known_targets(passes)
+    own = getattr(domain, "step", None)
+    if loss is not None and own is not None:
+        yield Expression(None, (own(loss),), targets)
     if loss is not None and targets:
         given = WatchedStep(**shared, losses=(_Given(loss, domain.target),))
         yield Expression(None if plain else given, (given,), targets)

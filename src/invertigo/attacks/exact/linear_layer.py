@@ -247,6 +247,11 @@ def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
             "image is known up to an unknown factor only."
         )
     bias = sent[first.bias_name].double()
+    if not observation.local.linear:
+        raise RequirementError(
+            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends "
+            "no plain sum of gradients, so the ratio of weight and bias tells no image."
+        )
     sign = 1.0
     if observation.update.kind == "difference":
         sign = -1 / observation.local.learning_rate
@@ -263,7 +268,7 @@ def _separable(observation: Observation) -> bool:
         return False
     if any(m.running_mean is None for m in model.modules() if isinstance(m, _BatchNorm)):
         return False
-    return local.mode == "eval" or not mode_matters(model)
+    return local.mode == "eval" or not mode_matters(observation.task)
 
 
 def _steps(observation: Observation) -> int:
