@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.classifier import probe_images
-from invertigo.attacks.dry_run import ERRORS, dry_run, for_rows
+from invertigo.attacks.dry_run import ERRORS, dry_run
 from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, RequirementError, tensors_in
@@ -108,9 +108,7 @@ class _Asked:
         try:
             with simulating(task.model, "eval"), torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of shapes that broadcast, which is asked for here
-                loss = for_rows(task, self.count).evaluate(
-                    lambda *a, **k: with_tensors(inner(*a, **k), replaced), fields
-                )
+                loss = task.evaluate(lambda *a, **k: with_tensors(inner(*a, **k), replaced), fields)
                 grads = torch.autograd.grad(loss, leaves, allow_unused=True)
         except ERRORS:
             return None
