@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invertigo.attacks.dry_run import dry_run, for_rows
 from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, RequirementError, tensors_in
@@ -71,7 +72,7 @@ def find_classifier(observation: Observation, parameters: dict[str, Tensor], *, 
     handles = [module.register_forward_hook(record(name)) for name, module in layers]
     try:
         with simulating(model, observation.local.mode), torch.no_grad():
-            output = calling(model, observation.buffers, parameters)(probe_images(observation))
+            output = dry_run(observation.task, probe_images(observation), observation.buffers, parameters)
     finally:
         for handle in handles:
             handle.remove()
@@ -148,7 +149,8 @@ def logit_gradients(
             with simulating(task.model, mode or observation.local.mode), _output_replaced(classifier.module, logits):
                 images = probe_images(observation, len(logits))
                 fields = {task.domain.inputs: images, task.domain.target: labels}
-                loss = task.evaluate(calling(task.model, observation.buffers, parameters), fields)
+                call = calling(task.model, observation.buffers, parameters)
+                loss = for_rows(task, len(logits)).evaluate(call, fields)
         (gradient,) = torch.autograd.grad(loss, logits)
     return gradient
 

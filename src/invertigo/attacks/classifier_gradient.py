@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.classifier import Classifier, logit_gradients
+from invertigo.attacks.dry_run import ERRORS
 from invertigo.attacks.reduction import Reduction, reduction_of
-from invertigo.attacks.targets import ERRORS, float_targets
+from invertigo.attacks.targets import float_targets
 from invertigo.types import LocalTraining, Observation, RequirementError
 
 

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.classifier import probe_images
+from invertigo.attacks.dry_run import ERRORS, dry_run, for_rows
 from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
-from invertigo.types import Observation, tensors_in
-
-ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-"""What losses of all kinds raise when a target is not of their form."""
+from invertigo.types import Observation, RequirementError, tensors_in
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,9 @@ class _Asked:
         fields = {task.domain.inputs: images, task.domain.target: target.to(images)}
         try:
             with simulating(task.model, "eval"), torch.enable_grad():
-                loss = task.evaluate(lambda *a, **k: with_tensors(inner(*a, **k), replaced), fields)
+                loss = for_rows(task, self.count).evaluate(
+                    lambda *a, **k: with_tensors(inner(*a, **k), replaced), fields
+                )
                 grads = torch.autograd.grad(loss, leaves, allow_unused=True)
         except ERRORS:
             return None
@@ -146,8 +146,8 @@ def _output_shapes(observation: Observation, count: int) -> list[tuple[int, ...]
     task = observation.task
     try:
         with simulating(task.model, "eval"), torch.no_grad():
-            output = calling(task.model, observation.buffers, observation.parameters)(probe_images(observation, count))
-    except ERRORS:
+            output = dry_run(task, probe_images(observation, count), observation.buffers, observation.parameters)
+    except (*ERRORS, RequirementError):
         return []
     return [tuple(t.shape) for t in tensors_in(output) if t.is_floating_point() and t.ndim and len(t) == count]
 

@@ -90,8 +90,8 @@ def audit(
         releases: how often the adversary sees an update of the same batch and the same model.
         public: examples of the same kind that are no secret: baselines, decoys, and what rung 4 knows.
         decoys: length of the line-up of each example; default 100.
-        step: `step(call, fields) -> loss` where the loss is not `loss_fn(model(inputs), targets)`; `call` stands for the
-            model, `fields` holds the named tensors of the batch. `loss_fn` may then be None.
+        step: `step(call, fields) -> loss` where the loss is not `loss_fn(model(inputs), targets)`; `call` stands for
+            the model, `fields` holds the named tensors of the batch. `loss_fn` may then be None.
         progress: called now and then with a `Stage`; returning True stops the attack that is running.
         private: False lets a report show the originals. Default True; for scenarios, unless the data are bundled.
         command: what to write down as the way to repeat this audit; default: the call in Python.
@@ -239,8 +239,8 @@ def _case(
     if isinstance(subject, nn.Module):
         if (loss_fn is None and step is None) or batch is None:
             raise ConfigurationError(
-                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch), or step=... for the "
-                "loss."
+                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch), or step=... instead "
+                "of the loss."
             )
         return case_of_step(
             subject, loss_fn or no_loss, batch, domain=domain, local=local, num_classes=num_classes, step=step

@@ -210,8 +210,8 @@ def _assumed(names: Sequence[str]) -> Iterator[FlagRecord]:
         yield FlagRecord(
             code="fields_assumed_known",
             severity="warning",
-            message=f"The step also reads {listed} of each example, which every attack was told: what was rebuilt is what "
-            "somebody who knows these can rebuild, and they were not rebuilt themselves.",
+            message=f"The step also reads {listed} of each example, which every attack was told: what was rebuilt is "
+            "what somebody who knows these can rebuild, and they were not rebuilt themselves.",
             remedy="If they are private too, describe them with a domain of your own that rebuilds them.",
         )
 
@@ -249,9 +249,9 @@ def case_of_step(
     others = _others(domain, truth)
     if others and step is None and getattr(domain, "step", None) is None:
         raise ConfigurationError(
-            f"The batch holds {', '.join(map(repr, others))}, which loss_fn(model({domain.inputs}), {domain.target}) does "
-            f"not read. Say what the step does with it: step=lambda call, fields: loss_fn(call(fields['{domain.inputs}'], "
-            f"fields['{others[0]}']), fields['{domain.target}'])."
+            f"The batch holds {', '.join(map(repr, others))}, which loss_fn(model({domain.inputs}), {domain.target}) "
+            "does not read. Say what the step does with it: step=lambda call, fields: "
+            f"loss_fn(call(fields['{domain.inputs}'], fields['{others[0]}']), fields['{domain.target}'])."
         )
     known = {name: truth[name] for name in others}
     task = Task(model, loss, domain, num_classes, step or (graph_step(loss) if on_graphs else None), known=known)

@@ -40,7 +40,7 @@ def nearest_strangers(
     rebuilt = {
         name.removeprefix(f"{attack.tensors}/"): tensor[attack.matching[example]]
         for name, tensor in tensors.items()
-        if name.startswith(f"{attack.tensors}/") and len(tensor) == len(attack.matching)
+        if name.startswith(f"{attack.tensors}/") and len(tensor) > attack.matching[example]  # perhaps fewer than true
     }
     repeated = {name: one.expand(len(lineup), *one.shape) for name, one in rebuilt.items()}
     scores = sign * domain.score(lineup, repeated).per_example[headline.name]

@@ -21,9 +21,9 @@ def state_of(model: nn.Module, *given: Mapping[str, Tensor]) -> dict[str, Tensor
     """
     told = {name: tensor for part in given for name, tensor in part.items()}
     double = any(tensor.dtype == torch.float64 for tensor in told.values())
-    fixed = {n: _follow(p, double) for n, p in model.named_parameters() if n not in told and not p.requires_grad}
+    own = {n: _follow(p, double) for n, p in model.named_parameters() if n not in told}
     moving = {n: told.pop(n) if n in told else _follow(b, double) for n, b in model.named_buffers()}
-    return {**fixed, **told, **{n: b.clone() for n, b in moving.items()}}
+    return {**own, **told, **{n: b.clone() for n, b in moving.items()}}
 
 
 def _follow(tensor: Tensor, double: bool) -> Tensor:

@@ -20,6 +20,7 @@ from invertigo.types.plant import Plant
 from invertigo.types.task import StepLoss, Task
 from invertigo.types.threat import ThreatLevel
 from invertigo.types.training import LocalTraining
+from invertigo.types.untrusted import check_file
 from invertigo.types.update import Update, check_fits, rounding, widened
 from invertigo.types.view import AdversaryView
 from invertigo.types.wrappers import bare
@@ -249,13 +250,12 @@ class Observation:
 
 def read_tensors(path: str | Path, *, holding: str = "update") -> dict[str, Tensor]:
     """Named tensors of a safetensors file, which is `holding` an update or a model. Raises: CorruptFileError."""
+    if not Path(path).exists():
+        raise CorruptFileError(f"There is no file {path}; pass the safetensors file that holds the {holding}.")
     try:
-        return load_file(str(path))
-    except FileNotFoundError as error:
-        raise CorruptFileError(
-            f"There is no file {path}; pass the safetensors file that holds the {holding}."
-        ) from error
-    except (SafetensorError, OSError) as error:
+        return load_file(str(check_file(path)))
+    # A header may name types, shapes and offsets that neither safetensors nor PyTorch can make anything of.
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise CorruptFileError(
             f"{path} cannot be read as safetensors ({error}). Only safetensors are read, because a "
             f"pickle can run code; write one with safetensors.torch.save_file({holding}, path)."

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invertigo.types.domain import Domain
-from invertigo.types.wrappers import bare
+from invertigo.types.wrappers import computing
 
 StepLoss = Callable[[Callable[..., Any], Mapping[str, Tensor]], Tensor]
 """`(call, fields) -> scalar`: a training step as a function of the model and of a batch's named tensors."""
@@ -23,7 +23,7 @@ class Task:
     `loss(prediction, target)` returns a scalar, the mean over the batch. A training step whose loss is not of
     that form passes `step_loss(call, fields)` instead (by default `domain.step(loss)` where the domain has one):
     `call` runs the model (with whatever parameters are being tried), `fields` are the named tensors of the batch.
-    `model` is kept without the wrappers around it (`bare`).
+    `model` is kept without the wrappers around it (`computing`).
     """
 
     model: nn.Module
@@ -38,7 +38,7 @@ class Task:
     """Fields of the batch that the step reads and whoever attacks is taken to know: a second input of the model."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "model", bare(self.model))
+        object.__setattr__(self, "model", computing(self.model))
         step = getattr(self.domain, "step", None)
         if self.step_loss is None and step is not None:
             object.__setattr__(self, "step_loss", step(self.loss))

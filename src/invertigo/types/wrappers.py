@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -46,11 +49,43 @@ def renamed(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Te
 
 
 def duplicate(model: nn.Module) -> nn.Module:
-    """A deep copy, also of a model that keeps computed tensors as attributes, as old-style weight norm does."""
+    """A deep copy, also of a model that keeps computed tensors as attributes, as old-style weight norm does.
+
+    Opacus' hooks, which note what each example adds to a gradient, stay behind: they are no part of what it computes.
+    """
     computed = {
         id(value): value.detach().clone()
         for module in model.modules()
         for value in vars(module).values()
         if isinstance(value, Tensor) and value.grad_fn is not None
     }
-    return copy.deepcopy(model, computed)
+    with _unhooked(model):
+        return copy.deepcopy(model, computed)
+
+
+def computing(model: nn.Module) -> nn.Module:
+    """`bare`, or a copy of it where hooks are to be left behind (see `duplicate`)."""
+    model = bare(model)
+    hooked = any(_of_opacus(hook) for module in model.modules() for hook in module._forward_hooks.values())
+    return duplicate(model) if hooked else model
+
+
+@contextmanager
+def _unhooked(model: nn.Module) -> Iterator[None]:
+    kinds = ("_forward_hooks", "_backward_hooks")
+    before = [(module, kind, getattr(module, kind)) for module in model.modules() for kind in kinds]
+    try:
+        for module, kind, hooks in before:
+            if any(map(_of_opacus, hooks.values())):
+                kept = {number: hook for number, hook in hooks.items() if not _of_opacus(hook)}
+                setattr(module, kind, OrderedDict(kept))
+        yield
+    finally:
+        for module, kind, hooks in before:
+            setattr(module, kind, hooks)
+
+
+def _of_opacus(hook: Callable) -> bool:
+    while isinstance(hook, partial):
+        hook = hook.func
+    return str(getattr(hook, "__module__", "")).startswith("opacus.")

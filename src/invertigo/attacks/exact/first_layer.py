@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +61,13 @@ class FirstLinear:
         return len(self.pixel[self.pixel >= 0].unique()) / torch.Size(self.shape).numel()
 
 
-def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -> FirstLinear:
+def find_first_linear(
+    model: nn.Module, domain: Domain, *, mode: str = "eval", run: Callable[[Tensor], Any] | None = None
+) -> FirstLinear:
     """The linear layer that reads every pixel before any other parameter does.
 
     A dry run on three images finds the first module with parameters of its own, and checks that its input is the
-    flattened image, perhaps normalised by a fixed affine map.
+    flattened image, perhaps normalised by a fixed affine map. `run` runs the model where it reads more than images.
 
     Raises: RequirementError that says what stands first instead.
     """
@@ -73,7 +76,7 @@ def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -
     low, high = (bound.to(like).expand(shape) for bound in domain.bounds(domain.inputs))
     weights = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     probes = torch.stack([low, high, low + weights * (high - low)])
-    name, module, inputs = _first_parametric(model, probes, mode)
+    name, module, inputs = _first_parametric(model, probes, mode, run or calling(model))
     if not isinstance(module, nn.Linear):
         raise RequirementError(
             f"The first layer with parameters, '{name}', is a {type(module).__name__}; the update gives its input away "
@@ -96,7 +99,9 @@ def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -
     return FirstLinear(name, module, weight, bias, scale.double(), shift.double(), tuple(shape))
 
 
-def _first_parametric(model: nn.Module, probes: Tensor, mode: str) -> tuple[str, nn.Module, Tensor]:
+def _first_parametric(
+    model: nn.Module, probes: Tensor, mode: str, run: Callable[[Tensor], Any]
+) -> tuple[str, nn.Module, Tensor]:
     seen: list[tuple[str, nn.Module, Tensor]] = []
 
     def record(name: str) -> Callable[..., None]:
@@ -111,7 +116,7 @@ def _first_parametric(model: nn.Module, probes: Tensor, mode: str) -> tuple[str,
     handles = [module.register_forward_pre_hook(record(name)) for name, module in own]
     try:
         with simulating(model, mode), torch.no_grad():
-            calling(model)(probes)
+            run(probes)
     finally:
         for handle in handles:
             handle.remove()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from invertigo.attacks.dry_run import dry_run
 from invertigo.attacks.exact.alone import Alone, candidate_targets, output_count
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
 from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
@@ -90,7 +91,10 @@ class LinearLayer:
         """See `types.Attack`. Raises: RequirementError when the layer gives nothing away, with the reason."""
         started = time.perf_counter()
         check_requirements(self, observation)
-        first = find_first_linear(observation.task.model, observation.task.domain, mode=observation.local.mode)
+        task, held = observation.task, (observation.buffers, observation.parameters)
+        first = find_first_linear(
+            task.model, task.domain, mode=observation.local.mode, run=lambda probes: dry_run(task, probes, *held)
+        )
         layer = layer_gradients(observation, first)
         return self.read(observation, first, layer, started)
 
@@ -245,8 +249,8 @@ def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
     bias = sent[first.bias_name].double()
     if not observation.local.linear:
         raise RequirementError(
-            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends no "
-            "plain sum of gradients, so the ratio of weight and bias tells no image."
+            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends "
+            "no plain sum of gradients, so the ratio of weight and bias tells no image."
         )
     sign = 1.0
     if observation.update.kind == "difference":
