@@ -239,8 +239,8 @@ def _case(
     if isinstance(subject, nn.Module):
         if (loss_fn is None and step is None) or batch is None:
             raise ConfigurationError(
-                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch), or step=... instead "
-                "of the loss."
+                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch), or step=... "
+                "instead of the loss."
             )
         return case_of_step(
             subject, loss_fn or no_loss, batch, domain=domain, local=local, num_classes=num_classes, step=step
