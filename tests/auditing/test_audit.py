@@ -230,7 +230,7 @@ def test_requirements_are_met_on_the_rungs_that_meet_them(batch, public):
 
 def test_the_budget_is_honoured_and_a_cut_attack_is_inconclusive(batch, public):
     found = run(batch, public, Fake(pause=0.02, iterations=10**6), budget="1s", levels=[1, 2])
-    assert found.record.seconds < 3
+    assert found.record.seconds < 4  # a tenth and two seconds, and a busy machine
     assert {a.stopped for a in found.record.ran} == {"budget"}
     assert found.verdict.status == "inconclusive"
     assert "did_not_converge" in codes(found)
@@ -366,16 +366,11 @@ def test_a_watched_step_is_audited_with_the_gradient_that_happened(batch, public
         optimizer.step()
     found = audit(tape, attacks=[Fake(seen=seen)], public=public, budget=5)
     assert [a.level for a in found.record.attacks] == [1, 2, 3]
-    norms = [observation.update.norm for observation, _ in seen]
-    assert tape.update.norm == pytest.approx(1e-3, rel=1e-3)
-    model = network(norm=True)  # the same weights: the gradient before it was clipped
-    F.cross_entropy(model(batch[0]), batch[1]).backward()
-    raw = sum(p.grad.square().sum().item() for p in model.parameters()) ** 0.5
-    # An adversary would search for the factor of the clipping, so the attacks are told it.
-    assert norms[0] == pytest.approx(raw, rel=1e-3)
-    assert norms[1] == norms[0]
-    assert norms[2] > 1e-2  # the what-if is recomputed
-    assert "update_scaled" in codes(found)
+    first, second, third = (observation.update for observation, _ in seen[:3])
+    assert first.norm == pytest.approx(1e-3, rel=1e-3)
+    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
+    assert not torch.equal(first.tensors["1.weight"], third.tensors["1.weight"])  # the what-if is recomputed
+    assert {c.name: c.status for c in found.record.controls}["replay"] == "passed"
 
 
 def test_progress_names_the_attack_and_the_rung_and_can_stop_it(batch, public):

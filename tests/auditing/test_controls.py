@@ -322,12 +322,10 @@ def test_a_factor_is_found_said_and_handed_to_the_attacks(monkeypatch):
     assert found.verdict.status == "resists"  # the truth lies in the span of the control
 
 
-def test_clipping_between_backward_and_step_is_a_factor(monkeypatch):
+def test_clipping_between_backward_and_step_does_not_spoil_the_replay(monkeypatch):
     monkeypatch.setattr(portfolio, "_automatic", lambda *_: [Entry(RIGHT)])
     tape = watched(lambda model: nn.utils.clip_grad_norm_(model.parameters(), 1e-3))
-    found = audit(tape, public=PUBLIC, budget="20s")
-    assert control(found, "replay").status == "passed"
-    assert "update_scaled" in {flag.code for flag in found.flags}
+    assert control(audit(tape, public=PUBLIC, budget="20s"), "replay").status == "passed"
 
 
 @pytest.mark.parametrize(
