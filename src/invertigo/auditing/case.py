@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from invertigo.auditing.assumed import assumed_known, beside
+from invertigo.auditing.class_count import count_classes
 from invertigo.auditing.graph_cases import graph_remarks
 from invertigo.auditing.guarded import GuardTrial
 from invertigo.auditing.ladder import Rung, plan_ladder
@@ -19,8 +19,7 @@ from invertigo.auditing.trial import generator_for
 from invertigo.auditing.utility import TrialRun
 from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader
-from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
-from invertigo.federation.calling import calling
+from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round
 from invertigo.models import graph_step
 from invertigo.types import (
     ActiveAttack,
@@ -35,8 +34,6 @@ from invertigo.types import (
     StepLoss,
     Task,
     ThreatLevel,
-    tensors_in,
-    trainable,
 )
 
 
@@ -270,29 +267,3 @@ def case_of_observation(observation: Observation, truth: Any) -> Case:
     of = f" · batch {size}" if size else ""
     title = f"{type(observation.task.model).__name__} · {_recipe(observation.local)}{of}"
     return Case(observation.task, observation.local, batch, received=observation, title=title)
-
-
-def count_classes(task: Task, truth: Batch) -> int | None:
-    """Width of the model's output that the loss reads, by a dry run on the first examples; None when that is no
-    (batch, class) or the loss reads several of different widths.
-    """
-    like = next(iter(trainable(task.model).values()), truth[task.domain.inputs])
-    few = truth.select(slice(0, 2)).to(like.device, like.dtype)
-    outputs: list[Tensor] = []
-
-    model = calling(task.model)
-
-    def call(*inputs: Any, **named: Any) -> Any:
-        made = model(*inputs, **named)
-        outputs.extend(t for t in tensors_in(made) if t.requires_grad)
-        return made
-
-    try:
-        with simulating(task.model, "eval"), torch.random.fork_rng(), torch.enable_grad():
-            loss = task.evaluate(call, few.fields)
-            read = torch.autograd.grad(loss, outputs, allow_unused=True)
-    except Exception:
-        # The client's own training gives the error with its explanation.
-        return None
-    widths = {t.shape[1] for t, g in zip(outputs, read) if g is not None and t is not loss and t.ndim == 2}
-    return widths.pop() if len(widths) == 1 and max(widths) > 1 else None
