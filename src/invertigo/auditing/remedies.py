@@ -15,8 +15,8 @@ def remedies(
     """One sentence per property that contributed, the most effective first."""
     if strongest == "linear_layer" and _first_layer(model) is not None:
         yield (
-            "The first layer is fully connected, so its gradient holds the inputs themselves: start with a "
-            "convolution, or make the first layer narrower than the batch."
+            "The first layer is fully connected, so its gradient holds the inputs themselves: start with a convolution. "
+            "A first layer narrower than the batch stops this algebra, but is not shown to stop a search."
         )
     if strongest == "grain":
         yield (

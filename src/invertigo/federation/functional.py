@@ -124,7 +124,8 @@ def _transformed(loss: Callable) -> Callable:
 def _taped(loss: Callable) -> Callable:
     def gradient(values: Fields, fields: Fields) -> tuple[dict[str, Tensor], dict]:
         value, seen = loss(values, fields)
-        grads = torch.autograd.grad(value, list(values.values()), create_graph=True, materialize_grads=True)
+        onward = any(tensor.requires_grad for tensor in fields.values())  # else nobody asks for a second derivative
+        grads = torch.autograd.grad(value, list(values.values()), create_graph=onward, materialize_grads=True)
         return dict(zip(values, grads)), seen
 
     return gradient
