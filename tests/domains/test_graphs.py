@@ -160,6 +160,14 @@ def test_what_cannot_be_audited_is_refused_with_the_way_out(change, words):
         PLAIN.validate(made)
 
 
+def test_a_graph_larger_than_the_domain_says_is_refused():
+    """What `grain` proves about other graphs reaches as far as `nodes` only."""
+    assert len(CHAIN) > 2
+    small = Graphs(blocks=PLAIN.blocks, nodes=2)
+    with pytest.raises(InvalidValueError, match=f"Set nodes to {len(CHAIN)}"):
+        small.validate(batch(small, CHAIN))
+
+
 def test_isolated_nodes_and_several_components_are_remarked_on():
     two = graph([[0, 0], [1, 0], [2, 1]], [(0, 1)])
     assert PLAIN.validate(batch(PLAIN, CHAIN)) == []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
-from invertigo.attacks.labels import fit_shares
+from invertigo.attacks.shares import fit_shares
 from invertigo.types import Observation, RequirementError, Update
 
 TOLERANCE = 1e-4
@@ -44,10 +44,10 @@ class ClassifierLoss:
             gradients, _ = mean_gradients(observation)
             parameters = dict(observation.parameters)  # not halfway: the update may be a made-up one
             classifier = find_classifier(observation, parameters)
+            reader = ClassifierGradient(observation, classifier, parameters, gradients)
+            return cls(reader, _forbidden(reader))
         except RequirementError:
             return None
-        reader = ClassifierGradient(observation, classifier, parameters, gradients)
-        return cls(reader, _forbidden(reader))
 
     @property
     def bias_name(self) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from invertigo.auditing.assumed import assumed_known, beside
+from invertigo.auditing.class_count import count_classes
 from invertigo.auditing.graph_cases import graph_remarks
 from invertigo.auditing.guarded import GuardTrial
 from invertigo.auditing.ladder import Rung, plan_ladder
@@ -18,7 +19,7 @@ from invertigo.auditing.trial import generator_for
 from invertigo.auditing.utility import TrialRun
 from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader
-from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
+from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round
 from invertigo.models import graph_step
 from invertigo.types import (
     ActiveAttack,
@@ -30,9 +31,9 @@ from invertigo.types import (
     LocalTraining,
     Observation,
     Plant,
+    StepLoss,
     Task,
     ThreatLevel,
-    trainable,
 )
 
 
@@ -98,7 +99,7 @@ class Case:
             return _one_rung(native_level(self.task, self.local), unseen)
         return plan_ladder(
             native_level(self.task, self.local),
-            mode_matters=mode_matters(self.task.model),
+            mode_matters=mode_matters(self.task),
             clients=1 + len(self.others),
             public=self.public is not None,
             public_attacks=public_attacks,
@@ -114,7 +115,8 @@ class Case:
     def observe(self, level: ThreatLevel, seed: int) -> Round:
         """The client's update as an adversary on rung `level` holds it, with what the defense did to it."""
         if self.received is not None:
-            return Round(self.received)
+            knowledge = replace(self.received.knowledge, level=effective_level(self.received))
+            return Round(replace(self.received, knowledge=knowledge))
         plain = self.defense is None and self.releases == 1
         if self.recorded is not None and plain and self._happened(level):
             return Round(self.recorded(level))
@@ -193,7 +195,8 @@ def case_of_tape(tape: Tape, local: LocalTraining | None) -> Case:
 
     recipe = replace(tape.local, shares_buffers=shares)
     title = f"{type(tape.task.model).__name__} · {_recipe(recipe)} · batch {len(tape.batch)}"
-    return Case(tape.task, recipe, tape.batch, recorded=recorded, range_inferred=tape.range_observed, title=title)
+    facts = {"title": title, "remarks": tuple(assumed_known(tape.assumed)), "range_inferred": tape.range_observed}
+    return Case(tape.task, recipe, tape.batch, recorded=recorded, **facts)
 
 
 def effective_level(observation: Observation) -> ThreatLevel:
@@ -219,18 +222,20 @@ def case_of_step(
     domain: Domain | None,
     local: LocalTraining | None,
     num_classes: int | None,
+    step: StepLoss | None = None,
 ) -> Case:
-    """A client described by its model, its loss and its private batch."""
+    """A client described by its model, its loss (or its whole step) and its private batch."""
     fields = _fields(batch, domain)
     domain, inferred = (domain, False) if domain is not None else Images.infer(fields["images"])
     truth = Batch(fields)
     on_graphs = isinstance(domain, Graphs)
-    inputs = [truth[name] for name in getattr(domain, "reads", (domain.inputs,)) if name in truth.fields]
-    classes = num_classes or count_classes(model, *inputs)
-    task = Task(model, loss, domain, classes, graph_step(loss) if on_graphs else None)
+    others = beside(domain, truth, described=step is not None)
+    known = {name: truth[name] for name in others}
+    task = Task(model, loss, domain, num_classes, step or (graph_step(loss) if on_graphs else None), known=known)
+    task = replace(task, num_classes=num_classes or count_classes(task, truth))
     local = local or LocalTraining(mode="train" if model.training else "eval")
     title = f"{type(model).__name__} · {_recipe(local)} · batch {len(truth)}"
-    remarks = graph_remarks(task, truth) if on_graphs else ()
+    remarks = (*(graph_remarks(task, truth) if on_graphs else ()), *assumed_known(others))
     return Case(task, local, truth, range_inferred=inferred, title=title, remarks=remarks)
 
 
@@ -262,17 +267,3 @@ def case_of_observation(observation: Observation, truth: Any) -> Case:
     of = f" · batch {size}" if size else ""
     title = f"{type(observation.task.model).__name__} · {_recipe(observation.local)}{of}"
     return Case(observation.task, observation.local, batch, received=observation, title=title)
-
-
-def count_classes(model: nn.Module, *inputs: Tensor) -> int | None:
-    """Width of the model's output, by a dry run that leaves it as it was; None when that is no (batch, class)."""
-    parameters = trainable(model)
-    like = next(iter(parameters.values()), inputs[0])
-    one = [t[:1].to(like.device, like.dtype if t.is_floating_point() else None) for t in inputs]
-    try:
-        with simulating(model, "eval"), torch.no_grad():
-            output = model(*one)
-    except (RuntimeError, ValueError, TypeError):
-        # The client's own training gives the error with its explanation.
-        return None
-    return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else None

@@ -11,20 +11,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from invertigo.auditing.budget import parse_budget
+from invertigo.auditing.local_section import MOST_ROUNDS, LocalSection, Section
 from invertigo.auditing.overrides import apply_overrides, explain, held_under, unknown_keys
 from invertigo.auditing.packaged import packaged_names, read_mapping
 from invertigo.types import (
     ConfigurationError,
-    InvalidValueError,
-    LocalTraining,
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """Which private examples the client trains on."""
 
     name: str = Field("faces", description="A data set from `invertigo list data`, or a folder of images.")
@@ -50,14 +45,16 @@ class DataSection(_Section):
         return self
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The model that the client was sent."""
 
     name: str | None = Field(None, description="A model from `invertigo list models`.")
     factory: str | None = Field(None, description="Your own model: `module:factory`, called without arguments.")
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
     weights: str | None = Field(None, description="A safetensors file with the model's state dict.")
-    trained_epochs: int = Field(0, ge=0, description="Epochs of training on the public split before the audit.")
+    trained_epochs: int = Field(
+        0, ge=0, le=MOST_ROUNDS, description="Epochs of training on the public split before the audit."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -69,31 +66,7 @@ class ModelSection(_Section):
         return given if given.get("name") or given.get("factory") else {**given, "name": "lenet"}
 
 
-class LocalSection(_Section):
-    """How the client trains before it sends; the fields of `LocalTraining`."""
-
-    mode: Literal["train", "eval"] = "train"
-    sends: Literal["gradient", "difference"] = "gradient"
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-    epochs: int = 1
-    batch_size: int | None = None
-    shares_buffers: bool = False
-
-    def build(self) -> LocalTraining:
-        """The client's recipe."""
-        return LocalTraining(**self.model_dump())
-
-    @model_validator(mode="after")
-    def _meaningful(self) -> LocalSection:
-        try:
-            self.build()
-        except InvalidValueError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-
-class AdversarySection(_Section):
+class AdversarySection(Section):
     """Who looks at the update."""
 
     levels: list[int] | None = Field(None, description="Rungs of the threat ladder to examine; default: see below.")
@@ -136,10 +109,12 @@ class DefenseSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class UtilitySection(_Section):
+class UtilitySection(Section):
     """Federated training in which every update passes the defense, to see what it costs in accuracy."""
 
-    rounds: int = Field(100, ge=1, description="Rounds of training; every client sends one update in each.")
+    rounds: int = Field(
+        100, ge=1, le=MOST_ROUNDS, description="Rounds of training; every client sends one update in each."
+    )
     clients: int = Field(4, ge=1, description="Clients that hold a part of the training examples each.")
     dirichlet: float | None = Field(
         None, gt=0, description="Skew of the classes over the clients (small: each has few classes); null: alike."
@@ -166,11 +141,13 @@ class CampaignSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class GuardedSection(_Section):
+class GuardedSection(Section):
     """A federation whose clients inspect what they receive, under an honest server and under attacks."""
 
     clients: int = Field(10, ge=1, description="Clients that hold a part of the examples each.")
-    rounds: int = Field(12, ge=1, description="Rounds of federated averaging with the scenario's `local` training.")
+    rounds: int = Field(
+        12, ge=1, le=MOST_ROUNDS, description="Rounds of federated averaging with the scenario's `local` training."
+    )
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients that take part in a round.")
     dirichlet: float | None = Field(None, gt=0, description="Skew of the classes over the clients; null: alike.")
     examples: int = Field(2000, ge=10, description="Examples at most; a fifth of them are public.")
@@ -186,14 +163,14 @@ class GuardedSection(_Section):
         return [CampaignSection.model_validate({"name": a}) if isinstance(a, str) else a for a in self.attacks]
 
 
-class NormaliseSection(_Section):
+class NormaliseSection(Section):
     """Channel means and deviations that the model's input is normalised with."""
 
     mean: list[float]
     std: list[float]
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """Everything an audit needs, in one file."""
 
     title: str = ""
@@ -202,7 +179,7 @@ class Scenario(_Section):
     data: DataSection = Field(default_factory=lambda: DataSection.model_validate({}))
     model: ModelSection = Field(default_factory=lambda: ModelSection.model_validate({}))
     normalise: bool | NormaliseSection = Field(False, description="True: by the public examples' mean and deviation.")
-    local: LocalSection = Field(default_factory=LocalSection)
+    local: LocalSection = Field(default_factory=lambda: LocalSection.model_validate({}))
     adversary: AdversarySection = Field(default_factory=lambda: AdversarySection.model_validate({}))
     defense: str | DefenseSection | None = Field(None, description="A defense from `invertigo list defenses`.")
     utility: UtilitySection | None = Field(None, description="Measure what the defense costs in accuracy.")
@@ -214,7 +191,10 @@ class Scenario(_Section):
     seed: int = Field(0, ge=0)
     decoys: int = Field(100, ge=1)
     reader_epochs: int = Field(
-        0, ge=0, description="Train a classifier on clean images for so long and let it read what was rebuilt; 0: none."
+        0,
+        ge=0,
+        le=MOST_ROUNDS,
+        description="Train a classifier on clean images for so long and let it read what was rebuilt; 0: none.",
     )
     private: bool | None = Field(None, description="False lets a report show the originals; default: unless bundled.")
     compare: list[str | dict[str, Any]] = Field(
@@ -247,8 +227,12 @@ class Scenario(_Section):
         return DefenseSection(name=self.defense) if isinstance(self.defense, str) else self.defense
 
     def companions(self) -> list[Scenario]:
-        """The scenarios to show beside this one. A mapping holds changes to this one, by dotted or nested key."""
-        return [load_scenario(entry) if isinstance(entry, str) else self._changed(entry) for entry in self.compare]
+        """The scenarios to show beside this one, without those that they name in turn.
+
+        A mapping holds changes to this one, by dotted or nested key.
+        """
+        named = [load_scenario(entry) if isinstance(entry, str) else self._changed(entry) for entry in self.compare]
+        return [scenario.model_copy(update={"compare": []}) for scenario in named]
 
     def _changed(self, changes: dict[str, Any]) -> Scenario:
         return _validated(_merge(self.model_dump(exclude_unset=True) | {"compare": []}, changes), "compare")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,6 +82,7 @@ def evaluate(
     public: Batch | None = None,
     decoys: Batch | None = None,
     baselines: Mapping[str, Scores] | None = None,
+    same_kind: bool = True,
     seed: int = 0,
 ) -> Evaluation:
     """Score a reconstruction against the private batch, after matching the two in whichever order they come.
@@ -89,7 +90,8 @@ def evaluate(
     Both hold named tensors as the model reads them; bare tensors are taken to be the images. Without `domain` they
     are images whose range is inferred from the truth. `public` data serves the baselines, and as `decoys` too where
     those are not given; 100 or more make an identification count. `baselines` are those of an earlier evaluation of
-    the same truth, which saves computing them again.
+    the same truth, which saves computing them again. `same_kind=False` says that the decoys are strangers of another
+    kind, among which anything stands out, so that they vouch for nothing.
 
     Raises: MismatchError when the shapes do not fit; InvalidValueError for an empty or non-finite truth.
     """
@@ -100,8 +102,9 @@ def evaluate(
     scores = domain.score(batch, fields)
     baselines = domain.baselines(batch, public) if baselines is None else baselines
     identification = None if decoys is None else domain.identify(batch, fields, decoys)
+    vouched = identification if same_kind or identification is None else replace(identification, decoys=0)
     judged = OUTCOMES.get(domain.name, outcomes)
-    found = judged(scores, identification, baselines)
+    found = judged(scores, vouched, baselines)
     if isinstance(reconstruction, Reconstruction) and len(reconstruction.alternatives) < FEW_CANDIDATES:
         others = [domain.score(batch, other) for other in reconstruction.alternatives]
         found = on_a_short_list(found, [judged(other, None, baselines) for other in others])
@@ -135,9 +138,25 @@ def _labels_right(truth: Batch, fields: Mapping[str, Tensor], domain: Domain, ma
     if domain.target not in truth.fields or domain.target not in fields:
         return None
     true, found = truth[domain.target], fields[domain.target]
+    if true.is_floating_point() and not _chosen(true):
+        return _yes_or_no_right(true, found, matching)
     if true.ndim > 1 and not true.is_floating_point():
         return node_label_accuracy(true, found, matching) if found.ndim > 1 else None
     return label_accuracy(true, found, matching)
+
+
+def _chosen(true: Tensor) -> bool:
+    """Scores over several classes, of which the largest counts."""
+    return true.ndim == 2 and true.shape[1] > 1 and bool(((true.sum(1) - 1).abs() < 1e-3).all() & (true >= 0).all())
+
+
+def _yes_or_no_right(true: Tensor, found: Tensor, matching: Tensor) -> float | None:
+    """Share of zeros and ones found; None of other numbers, which are neither right nor wrong."""
+    if not bool(((true == 0) | (true == 1)).all()) or true.numel() // len(true) != found.numel() // max(len(found), 1):
+        return None
+    paired = found.reshape(len(found), -1)[matching.clamp_min(0)].to(true)
+    right = ((paired > 0.5) == (true.reshape(len(true), -1) > 0.5)).double().mean(1)
+    return (right * (matching >= 0)).mean().item()
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
