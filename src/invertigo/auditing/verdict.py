@@ -112,7 +112,7 @@ def reasons_to_doubt(
     skipped = sorted({a.attack for a in attacks if a.status == "skipped" and not solved_below(a, attacks)} - set(cut))
     if cut:
         doubts.append(f"{_list(cut)} did not run to the end")
-    several = sorted({a.attack for a in here if a.status == "ran" and a.stopped == "ambiguous"})
+    several = sorted({a.attack for a in attacks if a.status == "ran" and a.stopped == "ambiguous"})
     if several:
         doubts.append(f"{_list(several)} found answers of which the update does not tell which is the true one")
     if skipped and not circumstances.interrupted:
