@@ -38,6 +38,8 @@ class CellSpec:
     key: str
     needs: tuple[str, ...] = ()
     block: int = 0
+    contents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Fingerprints of what the key was made of beside `config`, see `studies.contents`."""
 
     @property
     def title(self) -> str:
@@ -46,17 +48,20 @@ class CellSpec:
         return ", ".join([*parts, f"seed {self.seed}"]) + (f", batch {self.block + 1}" if self.block else "")
 
 
-def expand(study: Study, preset: str | None = None) -> list[CellSpec]:
+def expand(study: Study, preset: str | None = None, *, checked: bool = False) -> list[CellSpec]:
     """The cells of a study at a preset, in the order of its axes; seeds and batches vary fastest.
 
     Everything that can be checked without running is checked here, for every cell: keys, values, and the names and
     settings of attacks, models and data, and the axes that claims speak of. Cells that resolve to the same audit are
     one cell.
 
-    Raises: ConfigurationError, UnknownNameError.
+    Args:
+        checked: data that are not there, or a model's module, are an error too; as before a run.
+
+    Raises: ConfigurationError, UnknownNameError; with `checked` MissingDataError.
     """
     check_claims(study.claims, _labels_at_any_scale(study))
-    study, plugins = study.at(preset), Plugins()
+    study, plugins = study.at(preset), Plugins(checked)
     base = {"budget": BUDGET, **laid_over({}, study.base)}
     found: dict[str, CellSpec] = {}
     for combination in combinations(study):
@@ -64,8 +69,8 @@ def expand(study: Study, preset: str | None = None) -> list[CellSpec]:
         where = ", ".join(f"{axis}={label}" for axis, label in coordinates.items())
         resolved = _resolved(_moved(base, combination), f"Study '{study.name}'" + (f" at {where}" if where else ""))
         resolved = plugins.settled(resolved, where)
-        versions = plugins.versions(resolved)
-        for cell in _repeated(study, coordinates, resolved, versions):
+        contents = plugins.contents(resolved, where)
+        for cell in _repeated(study, coordinates, resolved, contents, plugins):
             found.setdefault(f"{cell.key}{coordinates}", cell)
     if not found:
         raise ConfigurationError(f"Every combination of study '{study.name}' is excluded, so there is nothing to run.")
@@ -168,11 +173,15 @@ def _resolved(mapping: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _repeated(
-    study: Study, coordinates: Mapping[str, Label], resolved: Mapping[str, Any], versions: Mapping[str, str]
+    study: Study,
+    coordinates: Mapping[str, Label],
+    resolved: Mapping[str, Any],
+    contents: Mapping[str, str],
+    plugins: Plugins,
 ) -> Iterator[CellSpec]:
     """The same point with every seed, on as many batches as the study's examples take."""
     data = resolved["data"]
-    batch = data["count"] * resolved["adversary"]["clients"]
+    batch = data["count"] * resolved["adversary"]["clients"] if not data["indices"] else 0
     blocks = 1 if study.examples is None or data["indices"] else -(-study.examples // data["count"])
     for seed, block in itertools.product(study.seeds, range(blocks)):
         config = dict(resolved)
@@ -180,12 +189,12 @@ def _repeated(
         if blocks > 1 or (study.examples is not None and not data["indices"]):
             # One pool for all batches, so that their public examples and their trained victim are the same.
             config["data"] = data | {"skip": block * batch, "pool": blocks * batch}
-        spec = CellSpec(coordinates, seed, config, key_of(config, versions), _needs(config, versions), block)
+        key, needs = key_of(config, contents), _needs(config, plugins)
+        spec = CellSpec(coordinates, seed, config, key, needs, block, contents)
         config["title"] = f"{study.title or study.name}: {spec.title}"
         yield spec
 
 
-def _needs(config: Mapping[str, Any], versions: Mapping[str, str]) -> tuple[str, ...]:
+def _needs(config: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:
     victim = victim_of(config)
-    behind = {name: version for name, version in versions.items() if not name.startswith("attack ")}
-    return () if victim is None else (key_of(victim, behind),)
+    return () if victim is None else (key_of(victim, plugins.contents({"attacks": [], "guarded": None, **victim})),)

@@ -63,7 +63,7 @@ def run_study(
     Ctrl-C ends the run with what is whole. Raises: ConfigurationError before anything runs; OutputError when nothing
     more can be written, with every earlier cell whole.
     """
-    specs = list({spec.key: spec for spec in shard_of(expand(study, preset), shard)}.values())
+    specs = list({spec.key: spec for spec in shard_of(expand(study, preset, checked=True), shard)}.values())
     store = Store(out)
     store.place.prepare()
     write_study(store, study, preset)

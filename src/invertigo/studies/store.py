@@ -116,6 +116,7 @@ class Store:
             "block": spec.block,
             "needs": spec.needs,
             "sha256": {name: digest(content) for name, content in files.items()},
+            "contents": spec.contents,
             "config": spec.config,
         }
         self.place.put(f"cells/{spec.key}", {**files, MARKER: _json(marker)})
