@@ -62,10 +62,22 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     path = arguments[0]
     if not isinstance(path, (str, bytes, os.PathLike)):
         return
+    if _importing():
+        return
     place = Path(os.fsdecode(path)).absolute()
     for seen in _active:
         if seen.thread == threading.get_ident():
             _note(seen, event, place, arguments)
+
+
+def _importing() -> bool:
+    """A module is being imported: what it reads on the way comes from its package and is read once a process."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(("<frozen importlib", "<frozen zipimport")):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _note(seen: Reads, event: str, place: Path, arguments: tuple[Any, ...]) -> None:

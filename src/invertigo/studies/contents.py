@@ -68,7 +68,7 @@ def _modules(config: Mapping[str, Any]) -> list[str]:
     """Other people's modules behind the attacks, the model, the data, the defense and the guards."""
     from invertigo import attacks, data, defenses, guards, models
 
-    named = [attacks.registry[one["name"]] for one in config["attacks"] or []]
+    named: list[Any] = [attacks.registry[one["name"]] for one in config["attacks"] or []]
     if config["model"].get("name"):
         named.append(models.registry[config["model"]["name"]])
     if config["data"]["name"] in data.registry:

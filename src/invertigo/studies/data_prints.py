@@ -35,8 +35,10 @@ def data_print(section: Mapping[str, Any], *, load: bool = True) -> str | None:
 def _loaded(request: Mapping[str, Any], name: str) -> str:
     from invertigo import data
 
+    wanted = {name: value for name, value in request.items() if name != "name" and value is not None}
+    data.load(request["name"], **{**wanted, "limit": 1})  # what libraries read when they are first used is not the set
     with reading() as seen:
-        data.load(request["name"], **{k: v for k, v in request.items() if k != "name" and v is not None})
+        data.load(request["name"], **wanted)
     files = {str(path): stamp(path) for path in sorted(seen.files) if path.is_file()}
     digests = {path: file_digest(Path(path)) for path in files}
     found = print_of([sorted([_called(path, request), d] for path, d in digests.items()), _classes(seen, request)])

@@ -11,7 +11,7 @@ from invertigo.studies.prints import keep_sources, tree_print
 
 NUMERIC = ("numpy", "scipy", "pillow", "networkx")
 """Libraries, beside PyTorch, whose version may change a number."""
-SHOWS = frozenset({"cli", "report", "flower", "testing", "studies"})
+SHOWS = frozenset({"cli", "report", "flower", "testing", "studies", "__main__.py"})
 """Rooms that change no number of a cell: they show it, plan it, or use what makes it."""
 COUNTED = ("studies/cells.py", "studies/artifacts.py")
 """Of those rooms, what runs a cell."""
