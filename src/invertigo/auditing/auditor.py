@@ -17,27 +17,28 @@ from invertigo.auditing.case import (
     case_of_tape,
 )
 from invertigo.auditing.conclusion import compose
+from invertigo.auditing.controls.gathering import make_controls
+from invertigo.auditing.controls.replaying import replay_rungs, rescaled
 from invertigo.auditing.guarded import measure_guard
 from invertigo.auditing.judge import Judge, baseline
-from invertigo.auditing.ladder import Rung
 from invertigo.auditing.lineup import as_batch, stand_in
-from invertigo.auditing.portfolio import Entry, choose, plants
+from invertigo.auditing.observing import observe_plants, observe_rungs
+from invertigo.auditing.portfolio import choose, plants
 from invertigo.auditing.protection import describe_defense, read_informed
 from invertigo.auditing.record import BaselineRecord
 from invertigo.auditing.result import Audit
 from invertigo.auditing.scenario import DefenseSection, Scenario, load_scenario
+from invertigo.auditing.scope import contains_automatic
 from invertigo.auditing.session import AuditProgress, Session
 from invertigo.auditing.staging import stage
 from invertigo.auditing.utility import measure_utility
 from invertigo.data import GraphSet, ImageSet
-from invertigo.federation import Round, Tape
+from invertigo.federation import Tape
 from invertigo.types import (
-    ActiveAttack,
     Batch,
     ConfigurationError,
     Defense,
     Domain,
-    InvertigoError,
     LocalTraining,
     Observation,
     Requirement,
@@ -179,17 +180,20 @@ def run_audit(
     entries = choose(attacks, case.task, case.num_examples, planting=asked)
     wants_public = any(Requirement.PUBLIC_DATA in entry.attack.requires for entry in entries)
     rungs = case.rungs(levels, wants_public, any(plants(entry.attack) for entry in entries))
-    rungs, rounds = _observe(case, rungs, seed)
-    planted, misfits = _plant(case, rungs, entries, seed)
+    automatic = contains_automatic(entries, case, rungs)
+    rungs, rounds = observe_rungs(case, rungs, seed)
+    replayed = replay_rungs(case, rounds, seed, min(2.5, 0.05 * clock.seconds))
+    rounds = rescaled(rounds, replayed)
+    planted, misfits = observe_plants(case, rungs, entries, seed)
     observations = {level: seen.observation for level, seen in rounds.items()}
     reading = read_informed(case.defense, observations)
     judge = Judge(case.task.domain, case.truth, case.lineup, decoys, case.reader)
-    automatic = attacks is None or attacks == "auto"
-    session = Session(
-        observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, automatic
-    )
+    quiet = attacks is None or attacks == "auto"
+    session = Session(observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, quiet)
+    session.judging = judge.warm_up()
+    session.controlled = case.truth is not None
     session.run()
-    judge.guess()
+    controls = make_controls(case, session, replayed, decoys, seed)
     priors = list(_prior_baselines(session, judge)) if observations else []
     protection = None
     if case.defense is not None:
@@ -199,42 +203,10 @@ def run_audit(
         )
     utility = None if case.trial is None or session.interrupted else measure_utility(case.trial, case.defense, seed)
     guard = None if case.guarded is None or session.interrupted else measure_guard(case.guarded)
-    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility, guard)
-
-
-def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Round]]:
-    """Observations of every rung that is attacked; a what-if that cannot be computed is not examined."""
-    kept: list[Rung] = []
-    found: dict[ThreatLevel, Round] = {}
-    for rung in rungs:
-        try:
-            if rung.attacked and rung.level is not ThreatLevel.MALICIOUS:
-                found[rung.level] = case.observe(rung.level, seed)
-        except InvertigoError as error:
-            if not found:
-                raise
-            rung = Rung(rung.level, False, f"it could not be computed: {error}")
-        kept.append(rung)
-    return kept, found
-
-
-def _plant(
-    case: Case, rungs: Sequence[Rung], entries: Sequence[Entry], seed: int
-) -> tuple[dict[str, list[Observation]], dict[str, str]]:
-    """What each attack of a malicious server receives from the model it planted, and why others cannot plant."""
-    found: dict[str, list[Observation]] = {}
-    misfits: dict[str, str] = {}
-    if not any(rung.attacked and rung.level is ThreatLevel.MALICIOUS for rung in rungs):
-        return found, misfits
-    for entry in entries:
-        if not isinstance(entry.attack, ActiveAttack):
-            continue
-        try:
-            seen = {ThreatLevel.MALICIOUS: case.planted(entry.attack, seed).observation}
-            found[entry.name] = [*seen.values(), *read_informed(case.defense, seen).informed.values()]
-        except InvertigoError as error:
-            misfits[entry.name] = str(error)
-    return found, misfits
+    return compose(
+        case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility, guard,
+        controls=controls, automatic=automatic,
+    )  # fmt: skip
 
 
 def _prior_baselines(session: Session, judge: Judge) -> Iterator[BaselineRecord]:

@@ -114,7 +114,8 @@ class Case:
     def observe(self, level: ThreatLevel, seed: int) -> Round:
         """The client's update as an adversary on rung `level` holds it, with what the defense did to it."""
         if self.received is not None:
-            return Round(self.received)
+            knowledge = replace(self.received.knowledge, level=effective_level(self.received))
+            return Round(replace(self.received, knowledge=knowledge))
         plain = self.defense is None and self.releases == 1
         if self.recorded is not None and plain and self._happened(level):
             return Round(self.recorded(level))

@@ -52,7 +52,14 @@ class Audit:
         """BibTeX for exactly what was used."""
         return "\n\n".join(self.record.citations.values())
 
-    def assert_below(self, *, level: int | None = None, recovered: int = 0, **limits: float | int) -> None:
+    def assert_below(
+        self,
+        *,
+        level: int | None = None,
+        recovered: int = 0,
+        require_controls: bool = True,
+        **limits: float | int,
+    ) -> None:
         """Raise AssertionError when more was rebuilt than `limits` allow; made for a test suite.
 
         `audit.assert_below(psnr=20)` fails when any example was rebuilt at 20 dB or better by any attack (at or below
@@ -61,18 +68,25 @@ class Audit:
         Args:
             level: highest rung that counts.
             recovered: how many examples may be rebuilt; beyond the metrics' limits.
+            require_controls: do not believe a *resists* whose controls did not pass or are not on record.
             limits: by metric: a bound that the most exposed example must stay on the private side of.
         """
         attacks = [a for a in self.record.ran if level is None or a.level <= level]
         if not any(a.outcomes for a in attacks):
             raise AssertionError(f"Nothing was measured on these rungs, so no limit holds. {self.verdict.headline}")
-        if self.verdict.status == "inconclusive":
-            raise AssertionError(self.verdict.headline)
         most = max(a.recovered for a in attacks)
         if most > recovered:
             raise AssertionError(f"{most} examples were rebuilt; {recovered} are allowed. {self.verdict.headline}")
         for name, limit in limits.items():
             _assert_metric(self._metric(name), limit, attacks)
+        if self.verdict.status == "inconclusive":
+            raise AssertionError(self.verdict.headline)
+        fatal = [flag.message for flag in self.flags if flag.severity == "fatal"]
+        if fatal:
+            raise AssertionError(fatal[0])
+        missing = self.record.uncontrolled
+        if require_controls and self.verdict.status == "resists" and missing:
+            raise AssertionError(f"The verdict is 'resists' without its controls: {', '.join(missing)}.")
 
     def save(self, path: str | Path, *, include_originals: bool | None = None, redact: bool = False) -> Path:
         """Write `*.html` (the page), `*.json` (the record), or a folder with both and the tensors.

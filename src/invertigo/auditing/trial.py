@@ -36,6 +36,8 @@ class Trial:
     shortened: bool = False
     residual: float | None = None
     """Relative distance of the update that the reconstruction would have caused from the observed one."""
+    iterations: int | None = None
+    """Iterations carried out, as far as the attack told."""
 
 
 @dataclass
@@ -46,12 +48,15 @@ class Deadline:
     forward: Progress | None = None
     ticks: list[Tick] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+    """It asked the attack to stop, whatever the attack says of itself afterwards."""
 
     def __call__(self, tick: Tick) -> bool:
         """True when the time is over, or when whoever watches asked to stop."""
         self.ticks = [self.ticks[0], tick] if self.ticks else [tick]
         asked = self.forward(tick) if self.forward is not None else False
-        return bool(asked) or time.monotonic() - self.started > self.seconds
+        self.stopped = self.stopped or bool(asked) or time.monotonic() - self.started > self.seconds
+        return self.stopped
 
 
 def generator_for(seed: int, *parts: Any, device: torch.device | str = "cpu") -> torch.Generator:
@@ -79,9 +84,10 @@ def attempt(
     except Exception as error:
         # Somebody's attack or model broke; the audit's other results must not go with it.
         return Trial(None, "failed", f"{type(error).__name__}: {error}", _since(deadline))
-    planned = getattr(entry.attack, "iterations", None)
-    shortened = bool(deadline.ticks and planned and deadline.ticks[-1].total < planned)
-    return Trial(found, "ran", "", _since(deadline), shortened, residual)
+    planned, last = getattr(entry.attack, "iterations", None), deadline.ticks[-1] if deadline.ticks else None
+    shortened = last is not None and bool(planned and last.total < planned)
+    shortened |= deadline.stopped and last is not None and last.done < last.total
+    return Trial(found, "ran", "", _since(deadline), shortened, residual, last.done if last else None)
 
 
 def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -> float | None:

@@ -7,12 +7,17 @@ from invertigo.federation.functional import Simulation, batchnorm_statistics, fu
 from invertigo.federation.modes import mode_matters, native_level, sensitive_layers
 from invertigo.federation.observe import Round, observe, observe_round
 from invertigo.federation.partition import partition
+from invertigo.federation.randomness import RandomState
+from invertigo.federation.replay import LayerGap, Replay, replay
 from invertigo.federation.server import send
 from invertigo.federation.statistics import statistics_from_buffers
 from invertigo.federation.training import TrainingRun, simulate_training
 from invertigo.federation.watch import Tape, watch
 
 __all__ = [
+    "LayerGap",
+    "RandomState",
+    "Replay",
     "Round",
     "Simulation",
     "Tape",
@@ -26,6 +31,7 @@ __all__ = [
     "observe_round",
     "partition",
     "per_example_gradients",
+    "replay",
     "send",
     "sensitive_layers",
     "simulate_training",

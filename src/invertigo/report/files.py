@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from invertigo.auditing.record import AuditRecord
-from invertigo.types.errors import CorruptFileError, MissingDataError, OutputError
+from invertigo.types.errors import ConfigurationError, CorruptFileError, MissingDataError, OutputError
 
 if TYPE_CHECKING:
     from invertigo.auditing import Audit
@@ -122,6 +122,13 @@ def read_records(*paths: str | Path) -> list[AuditRecord]:
 def result_files(path: str | Path) -> list[Path]:
     """The `result.json` that `path` is or holds, or those of the folders in it. Raises: MissingDataError."""
     path = Path(path)
+    if path.suffix.lower() in (".html", ".htm"):
+        beside = path.with_name(RESULT)
+        found = str(beside) if beside.is_file() else f"the folder that holds its {RESULT}"
+        raise ConfigurationError(
+            f"{path} is a page for people; its numbers are in {RESULT}. Pass {found}, or write one with "
+            "`invertigo audit --out FOLDER` or audit.save('audit.json')."
+        )
     if path.is_file():
         return [path]
     found = [path / RESULT] if (path / RESULT).is_file() else sorted(path.glob(f"*/{RESULT}"))

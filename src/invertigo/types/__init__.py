@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from invertigo.types.registry import Registry
     from invertigo.types.task import Task
     from invertigo.types.threat import ThreatLevel
-    from invertigo.types.training import LocalTraining
+    from invertigo.types.training import LocalTraining, ParameterGroup
     from invertigo.types.update import Update, check_fits
     from invertigo.types.view import AdversaryView
 
@@ -84,6 +84,7 @@ _HOMES = {
     "LayerSignals": "guard",
     "Local": "guard",
     "LocalTraining": "training",
+    "ParameterGroup": "training",
     "Metric": "domain",
     "MismatchError": "errors",
     "MissingDataError": "errors",
@@ -150,6 +151,7 @@ __all__ = [
     "Observation",
     "OutputError",
     "Paper",
+    "ParameterGroup",
     "Plant",
     "Progress",
     "Received",

@@ -16,12 +16,15 @@ from invertigo.types.errors import InvalidValueError, MismatchError
 class Update:
     """A client's message: a gradient, or the difference `after - before` of the parameters, by parameter name.
 
-    `buffers` are the model's buffers after local training, when the client shares them.
+    `buffers` are the model's buffers after local training, when the client shares them. `rounding` is the error that
+    the tensors carry from before they were an update, relative to their norm: a gradient read off two state dicts
+    lost the digits in which these agree.
     """
 
     tensors: Mapping[str, Tensor]
     kind: Literal["gradient", "difference"]
     buffers: Mapping[str, Tensor] | None = None
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         for name, tensor in self.tensors.items():
