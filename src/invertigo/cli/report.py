@@ -18,6 +18,9 @@ def report(
     include_originals: Annotated[
         bool | None, typer.Option(help="Show the private originals, where they were stored.")
     ] = None,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Of a study, leave out cells that the present code would compute anew.")
+    ] = False,
     title: Annotated[str | None, typer.Option(help="Headline of a page with several results.")] = None,
 ) -> None:
     """Draw one result, several side by side, or a study."""
@@ -27,7 +30,9 @@ def report(
         from invertigo.report.study import write_study
         from invertigo.studies.conclusion import conclude
 
-        found = conclude(results[0])
+        found = conclude(results[0], matching=matching)
+        for note in found.notes():
+            typer.echo(f"invertigo: {note}", err=True)
         typer.echo(write_study(found, out, include_originals=include_originals, redact=redact))
         return
     page = write_html(load_all(*results), out, include_originals=include_originals, redact=redact, title=title)

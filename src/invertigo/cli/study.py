@@ -109,6 +109,8 @@ def _conclude(where: str, quiet: bool) -> None:
     from invertigo.studies.conclusion import conclude, write_conclusion
 
     concluded = conclude(where)
+    if concluded.empty:
+        return
     write_conclusion(concluded)
     if "://" not in where:
         from invertigo.report.study import write_study

@@ -28,6 +28,9 @@ def table(
     where: Annotated[
         list[str] | None, typer.Option("--where", "-w", metavar="AXIS=VALUE", help="Only these cells; repeatable.")
     ] = None,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Leave out cells that the present code would compute anew.")
+    ] = False,
     format: Annotated[Format, typer.Option(help="How it is printed.")] = Format.markdown,
 ) -> None:
     """Tabulate a study.
@@ -39,14 +42,14 @@ def table(
     from invertigo.studies.slices import axes_of
     from invertigo.studies.table import build_table
 
-    found = conclude(study)
+    found = conclude(study, matching=matching)
     row_axes = _words(rows)
     column_axes = _words(columns)
     if not row_axes and not column_axes:
         row_axes = list(axes_of(found.results)) or ["seed"]
     laid = build_table(found.results, rows=row_axes, columns=column_axes, value=value, where=_where(where or []))
     typer.echo(laid.format(format.value))
-    for note in laid.notes():
+    for note in [*laid.notes(), *found.notes()]:
         typer.echo(note, err=True)
 
 

@@ -13,7 +13,7 @@ from invertigo.report.charts import HEIGHT, WIDTH
 from invertigo.report.files import write_aside
 from invertigo.report.html import environment
 from invertigo.report.study_views import study_view
-from invertigo.studies.conclusion import Conclusion
+from invertigo.studies.conclusion import Conclusion, refuse_empty
 
 _STYLES = ("report.css", "study.css", "frontier.css")
 
@@ -34,8 +34,9 @@ def write_study(
         include_originals: show private originals. None shows those of bundled public data only.
         redact: scores only, no picture.
 
-    Raises: OutputError when the file cannot be written.
+    Raises: OutputError when the file cannot be written; MissingDataError when there is nothing to show.
     """
+    refuse_empty(found)
     page = render_study(found, path, utility=utility, include_originals=include_originals, redact=redact)
     return write_aside(Path(path), lambda aside: aside.write_text(page, encoding="utf-8"))
 

@@ -16,6 +16,7 @@ from invertigo.studies.axes import Label, Point, points
 from invertigo.studies.claims import check_claims
 from invertigo.studies.dotted import laid_over
 from invertigo.studies.identity import key_of
+from invertigo.studies.plan import blocks_of
 from invertigo.studies.plugins import Plugins
 from invertigo.studies.spec import Study
 from invertigo.types import ConfigurationError, did_you_mean
@@ -62,19 +63,24 @@ def expand(study: Study, preset: str | None = None, *, checked: bool = False) ->
     """
     check_claims(study.claims, _labels_at_any_scale(study))
     study, plugins = study.at(preset), Plugins(checked)
-    base = {"budget": BUDGET, **laid_over({}, study.base)}
     found: dict[str, CellSpec] = {}
     for combination in combinations(study):
         coordinates = {axis: point.label for axis, point in combination.items()}
         where = ", ".join(f"{axis}={label}" for axis, label in coordinates.items())
-        resolved = _resolved(_moved(base, combination), f"Study '{study.name}'" + (f" at {where}" if where else ""))
-        resolved = plugins.settled(resolved, where)
+        resolved = plugins.settled(resolve(study, combination), where)
         contents = plugins.contents(resolved, where)
         for cell in _repeated(study, coordinates, resolved, contents, plugins):
             found.setdefault(f"{cell.key}{coordinates}", cell)
     if not found:
         raise ConfigurationError(f"Every combination of study '{study.name}' is excluded, so there is nothing to run.")
     return list(found.values())
+
+
+def resolve(study: Study, combination: Mapping[str, Point]) -> dict[str, Any]:
+    """The whole scenario of a combination, before what it names is looked up. Raises: ConfigurationError."""
+    where = ", ".join(f"{axis}={point.label}" for axis, point in combination.items())
+    base = {"budget": BUDGET, **laid_over({}, study.base)}
+    return _resolved(_moved(base, combination), f"Study '{study.name}'" + (f" at {where}" if where else ""))
 
 
 def _labels_at_any_scale(study: Study) -> dict[str, list[Any]]:
@@ -182,7 +188,7 @@ def _repeated(
     """The same point with every seed, on as many batches as the study's examples take."""
     data = resolved["data"]
     batch = data["count"] * resolved["adversary"]["clients"] if not data["indices"] else 0
-    blocks = 1 if study.examples is None or data["indices"] else -(-study.examples // data["count"])
+    blocks = blocks_of(study, data)
     for seed, block in itertools.product(study.seeds, range(blocks)):
         config = dict(resolved)
         config["seed"] = seed
