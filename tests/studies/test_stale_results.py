@@ -369,3 +369,13 @@ def test_data_and_modules_that_are_not_there_are_told_before_anything_runs(home,
     with pytest.raises(UnknownNameError, match="no module 'gone'"):
         run_study(gone, home / "out")
     assert not (home / "out" / "cells").exists()
+
+
+@pytest.mark.parametrize("named", [None, "~/sets", "/sets"])
+def test_the_places_of_data_are_those_that_loading_looks_in(monkeypatch, tmp_path, named):
+    from invertigo.data.locate import places
+    from invertigo.studies.prints import data_places
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("INVERTIGO_DATA", named) if named else monkeypatch.delenv("INVERTIGO_DATA", raising=False)
+    assert data_places() == places()

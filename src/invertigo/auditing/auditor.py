@@ -192,7 +192,9 @@ def run_audit(
     session = Session(observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, quiet)
     session.judging = judge.warm_up()
     session.controlled = case.truth is not None
+    session.forecast.measure(next(iter(observations.values()), None), case.truth)
     session.run()
+    session.tell("the controls")
     controls = make_controls(case, session, replayed, decoys, seed)
     priors = list(_prior_baselines(session, judge)) if observations else []
     protection = None

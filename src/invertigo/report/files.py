@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -115,8 +116,20 @@ def load_all(*paths: str | Path) -> list[Audit]:
 
 
 def read_records(*paths: str | Path) -> list[AuditRecord]:
-    """The records at `paths`, without any tensor."""
-    return [read_record(file) for path in paths for file in result_files(path)]
+    """The records at `paths`, without any tensor; what `invertigo audit --json` printed may hold several."""
+    return [record for path in paths for file in result_files(path) for record in _told(file)]
+
+
+def _told(file: Path) -> list[AuditRecord]:
+    """The record of a file, and those that were compared with it."""
+    try:
+        held = json.loads(file.read_bytes())
+    except (ValueError, OSError):
+        return [read_record(file)]  # which says what is wrong
+    others = held.pop("companions", None) if isinstance(held, dict) else None
+    if others is None:
+        return [read_record(file)]
+    return [_validated(json.dumps(one), file) for one in [held, *others]]
 
 
 def result_files(path: str | Path) -> list[Path]:
@@ -143,7 +156,14 @@ def result_files(path: str | Path) -> list[Path]:
 def read_record(file: Path) -> AuditRecord:
     """Read one `result.json`. Raises: CorruptFileError naming the first thing that is wrong with it."""
     try:
-        return AuditRecord.model_validate_json(file.read_bytes())
+        return _validated(file.read_bytes(), file)
+    except OSError as error:
+        raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _validated(content: bytes | str, file: Path) -> AuditRecord:
+    try:
+        return AuditRecord.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -151,8 +171,6 @@ def read_record(file: Path) -> AuditRecord:
             f"{file} is not a result of this version of Invertigo: {first['msg']} ({place}; "
             f"{error.error_count()} problems in all). Run the audit again, or use the version that wrote it."
         ) from error
-    except OSError as error:
-        raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def _write_tensors(audit: Audit, path: Path, include_originals: bool | None) -> None:

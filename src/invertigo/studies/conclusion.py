@@ -17,7 +17,7 @@ from invertigo.studies.run import read_study
 from invertigo.studies.spec import Study
 from invertigo.studies.standing import Standing, standing
 from invertigo.studies.store import CellResult, Store
-from invertigo.types import MissingDataError
+from invertigo.types.errors import MissingDataError
 
 CLAIMS = "claims.json"
 
@@ -105,7 +105,9 @@ def write_conclusion(found: Conclusion, *, parquet: bool | None = None) -> list[
     refuse_empty(found)
     claims = [json.loads(claim.model_dump_json()) for claim in found.claims]
     text = json.dumps(claims, indent=1, ensure_ascii=False) + "\n"
-    files = {CLAIMS: text.encode("utf-8"), **frame_files(found.results, parquet=parquet)}
+    others = sorted(found.store.place.names("cells") - {result.key for result in found.results})
+    frames = frame_files(found.results, parquet=parquet, others=others)
+    files = {CLAIMS: text.encode("utf-8"), **frames}
     for name, content in files.items():
         found.store.place.write(name, content)
     return list(files)

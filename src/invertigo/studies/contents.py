@@ -15,7 +15,7 @@ from invertigo.studies.house import house_prints
 from invertigo.studies.identity import canonical
 from invertigo.studies.prints import stamped_digest, tree_print
 from invertigo.studies.sources import OURS, module_print, reach
-from invertigo.types import InvertigoError, MissingDataError, UnknownNameError
+from invertigo.types.errors import InvertigoError, MissingDataError, UnknownNameError
 
 MISSING = "missing"
 NOBODY = f"unknown {uuid.uuid4().hex[:12]}"
@@ -44,8 +44,11 @@ def contents(config: Mapping[str, Any], once: Once, *, checked: bool = False) ->
     return found | {f"file {path}": once("file", path, _file) for path in once("files", _naming(config), _files)}
 
 
-def present(name: str, *, load: bool = False) -> str | None:
-    """The fingerprint called `name` as it is now; None where it cannot be taken here without loading data."""
+def present(name: str, house: Mapping[str, str], *, load: bool = False) -> str | None:
+    """The fingerprint called `name` as it is now; None where it cannot be taken here without loading data.
+
+    `house` are those of Invertigo and its libraries, see `house_prints`.
+    """
     kind, _, rest = name.partition(" ")
     if kind == "data":
         try:
@@ -56,7 +59,7 @@ def present(name: str, *, load: bool = False) -> str | None:
     if kind in readers:
         found = readers[kind](rest)
         return None if found in (NOBODY, MISSING) else found
-    return house_prints().get(name)
+    return house.get(name)
 
 
 def _naming(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from invertigo.data.locate import places
-from invertigo.data.reads import Reads, reading
 from invertigo.studies.identity import canonical
-from invertigo.studies.prints import file_digest, keep, print_of, recall, stamp
+from invertigo.studies.prints import data_places, file_digest, keep, print_of, recall, stamp
+
+if TYPE_CHECKING:
+    from invertigo.data.reads import Reads
 
 READ = ("name", "split", "size", "limit")
 """Of a scenario's data section, what loading reads."""
@@ -25,7 +26,7 @@ def data_print(section: Mapping[str, Any], *, load: bool = True) -> str | None:
     Raises: whatever loading raises, MissingDataError first of all.
     """
     request = {name: section.get(name) for name in READ}
-    name = f"data {canonical([request, [str(place) for place in places()], os.getcwd()])}"
+    name = f"data {canonical([request, [str(place) for place in data_places()], os.getcwd()])}"
     kept = recall(name)
     if kept is not None and _unchanged(kept):
         return kept["print"]
@@ -34,6 +35,7 @@ def data_print(section: Mapping[str, Any], *, load: bool = True) -> str | None:
 
 def _loaded(request: Mapping[str, Any], name: str) -> str:
     from invertigo import data
+    from invertigo.data.reads import reading
 
     wanted = {name: value for name, value in request.items() if name != "name" and value is not None}
     data.load(request["name"], **{**wanted, "limit": 1})  # what libraries read when they are first used is not the set
@@ -83,4 +85,4 @@ def _called(path: str, request: Mapping[str, Any]) -> str:
 
 def _roots(name: str) -> Iterable[Path]:
     yield Path(name).expanduser().absolute()
-    yield from (place.absolute() for place in places())
+    yield from (place.absolute() for place in data_places())

@@ -28,11 +28,11 @@ def mean_interval(values: Sequence[float | int]) -> Interval:
     from invertigo.evaluation import bootstrap
 
     if len(values) > MANY:
-        return _student(values)
+        return student_interval(values)
     found = bootstrap(
         torch.tensor(values, dtype=torch.float64), generator=torch.Generator().manual_seed(0), confidence=CONFIDENCE
     )
-    return _widened(found, _student(values)) if 2 <= len(values) < FEW else found
+    return _widened(found, student_interval(values)) if 2 <= len(values) < FEW else found
 
 
 def ratio_interval(first: Sequence[float | int], second: Sequence[float | int]) -> Interval | None:
@@ -45,7 +45,7 @@ def ratio_interval(first: Sequence[float | int], second: Sequence[float | int]) 
     if bottom <= 0:
         return None
     ratio = fmean(first) / bottom
-    linear = _student([ratio + (a - ratio * b) / bottom for a, b in zip(first, second)])
+    linear = student_interval([ratio + (a - ratio * b) / bottom for a, b in zip(first, second)])
     if len(first) > MANY:
         return linear
     found = _resampled(first, second, lambda a, b: a.mean(-1) / b.mean(-1))
@@ -99,11 +99,12 @@ def _spearman(x: Tensor, y: Tensor) -> Tensor:
     return ((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))).nan_to_num(0.0)
 
 
-def _student(values: Sequence[float | int]) -> Interval:
-    from scipy.stats import t
+def student_interval(values: Sequence[float | int]) -> Interval:
+    """The mean of `values` with Student's interval."""
+    from scipy.special import stdtrit
 
     n, mean = len(values), fmean(values)
-    reach = t.ppf((1 + CONFIDENCE) / 2, n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
+    reach = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
     return Interval(float(mean), float(mean - reach), float(mean + reach), n, CONFIDENCE)
 
 

@@ -14,6 +14,7 @@ from invertigo.auditing.scenario import Scenario
 from invertigo.studies.artifacts import victim_of
 from invertigo.studies.axes import Label, Point, points
 from invertigo.studies.claims import check_claims
+from invertigo.studies.columns import check_columns
 from invertigo.studies.dotted import laid_over
 from invertigo.studies.identity import key_of
 from invertigo.studies.plan import blocks_of
@@ -63,6 +64,7 @@ def expand(study: Study, preset: str | None = None, *, checked: bool = False) ->
     """
     check_claims(study.claims, _labels_at_any_scale(study))
     study, plugins = study.at(preset), Plugins(checked)
+    check_columns(study.axes)
     found: dict[str, CellSpec] = {}
     for combination in combinations(study):
         coordinates = {axis: point.label for axis, point in combination.items()}

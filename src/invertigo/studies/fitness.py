@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from invertigo.studies.contents import present
+from invertigo.studies.house import house_prints
 from invertigo.studies.prints import content_print
 from invertigo.studies.sources import installed, reach
 
@@ -30,8 +31,9 @@ def misfit(contents: Mapping[str, str]) -> str:
 @cache
 def _differs(contents: tuple[tuple[str, str], ...]) -> str:
     # Data last: reading them is dear, and another version of the code already tells enough.
+    house = house_prints()
     for name, wanted in sorted(contents, key=lambda item: item[0].startswith("data ")):
-        found = present(name, load=True)
+        found = present(name, house, load=True)
         if found != wanted and wanted != "missing" and not wanted.startswith("unknown"):
             return f"{name} is not what this cell was named after (here {found or 'not to be found'}, there {wanted})"
     return ""

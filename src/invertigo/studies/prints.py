@@ -116,8 +116,17 @@ def _sources() -> dict[str, Any]:
 
 
 def _home(name: str) -> Path:
-    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache_folder / "invertigo" / "fingerprints" / f"{digest(name.encode())[:SHORT]}.json"
+    return _cache_folder() / "fingerprints" / f"{digest(name.encode())[:SHORT]}.json"
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invertigo"
+
+
+def data_places() -> list[Path]:
+    """`invertigo.data.locate.places`, which cannot be asked without importing PyTorch; a test holds the two equal."""
+    named = os.environ.get("INVERTIGO_DATA")
+    return [*([Path(named).expanduser()] if named else []), _cache_folder()]
 
 
 def tree_print(root: Path, files: Iterable[Path]) -> str:

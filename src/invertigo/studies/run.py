@@ -18,7 +18,7 @@ from invertigo.studies.plan import write_plan
 from invertigo.studies.progress import Tally, Watcher
 from invertigo.studies.spec import Study, parse_study
 from invertigo.studies.store import STUDY, Store
-from invertigo.types import ConfigurationError, CorruptFileError, MissingDataError, OutputError
+from invertigo.types.errors import ConfigurationError, CorruptFileError, MissingDataError, OutputError
 
 
 @dataclass(frozen=True)

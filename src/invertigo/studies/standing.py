@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invertigo.studies.contents import MISSING, present
+from invertigo.studies.house import house_prints
 
 if TYPE_CHECKING:
     from invertigo.studies.store import CellResult
@@ -49,6 +50,7 @@ def standing(results: Sequence[CellResult]) -> Standing:
 def standing_of(contents: Mapping[str, Mapping[str, str] | None]) -> Standing:
     """The same from the fingerprints by cell key; None of a cell that has none."""
     now: dict[str, str | None] = {}
+    house = house_prints()
     changed, names, unchecked = set(), {}, {}
     for key, kept in contents.items():
         if not kept:
@@ -56,7 +58,7 @@ def standing_of(contents: Mapping[str, Mapping[str, str] | None]) -> Standing:
             names[UNKNOWN] = None
         for name, was in (kept or {}).items():
             if name not in now:
-                now[name] = present(name)
+                now[name] = present(name, house)
             found = now[name]
             if found is None and was != MISSING:
                 unchecked[_plain(name)] = None

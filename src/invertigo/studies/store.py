@@ -6,16 +6,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from invertigo.auditing.record import AuditRecord
-from invertigo.studies.expansion import CellSpec
 from invertigo.studies.identity import digest
 from invertigo.studies.place import MARKER, Place, place_at
 from invertigo.studies.plan import Planned
-from invertigo.types import CorruptFileError, MissingDataError
+from invertigo.types.errors import CorruptFileError, MissingDataError
+
+if TYPE_CHECKING:
+    from invertigo.studies.expansion import CellSpec
 
 RESULT, FAILURE, TENSORS, LOG, STUDY = (
     "result.json",

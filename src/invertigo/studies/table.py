@@ -74,7 +74,7 @@ class Table:
         found = ["Each cell by its strongest attack."] if self.strongest else []
         found += [f"Averaged over {', '.join(self.averaged)}."] if self.averaged else []
         if any(entry.half is not None for entry in self.entries.values()):
-            found.append("± half of the 95 % interval of the mean over cells.")
+            found.append("± half of Student's 95 % interval of the mean over cells.")
         return found + (["* some cells have no value; the mean is of the others."] if self.incomplete else [])
 
 
@@ -94,15 +94,42 @@ def build_table(
     Raises: ConfigurationError for an axis that the study does not have, or a metric that no cell reports.
     """
     where, axes = dict(where or {}), [*rows, *columns]
-    check_axes([*axes, *where], axes_of(results), "table")
+    check_wanted(axes, where, axes_of(results))
+    return lay_out(
+        _places(results, axes, value, where),
+        rows,
+        columns,
+        value=value,
+        unit=_unit(results, value),
+        averaged=tuple(a for a, v in axes_of(results).items() if len(v) > 1 and a not in {*axes, *where}),
+        strongest=value not in GUARD and any(len(_spoken(result, [*axes, *where])) > 1 for result in results),
+    )
+
+
+def check_wanted(axes: Sequence[str], where: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse axes that the study does not have, or that are asked for twice. Raises: ConfigurationError."""
+    check_axes([*axes, *where], known, "table")
     twice = sorted({axis for axis in axes if axes.count(axis) > 1})
     if twice:
         raise ConfigurationError(f"The axis '{twice[0]}' is asked for twice; it is a row or a column, not both.")
-    places = _places(results, axes, value, where)
+
+
+def lay_out(
+    places: Mapping[tuple[str, ...], Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    value: str,
+    unit: str,
+    averaged: tuple[str, ...],
+    strongest: bool,
+) -> Table:
+    """The table of `places`: the readings of each combination of row and column labels."""
     split = [(key[: len(rows)], key[len(rows) :]) for key in places]
     row_keys, column_keys = _natural([r for r, _ in split]), _natural([c for _, c in split])
+    row_at, column_at = ({key: i for i, key in enumerate(keys)} for keys in (row_keys, column_keys))
     entries = {
-        (row_keys.index(r), column_keys.index(c)): entry
+        (row_at[r], column_at[c]): entry
         for (r, c), readings in zip(split, places.values())
         if (entry := _entry(readings)) is not None
     }
@@ -113,9 +140,9 @@ def build_table(
         columns=tuple(column_keys),
         entries=entries,
         value=str(parse_value(value)),
-        unit=_unit(results, value),
-        averaged=tuple(a for a, v in axes_of(results).items() if len(v) > 1 and a not in {*axes, *where}),
-        strongest=value not in GUARD and any(len(_spoken(result, [*axes, *where])) > 1 for result in results),
+        unit=unit,
+        averaged=averaged,
+        strongest=strongest,
     )
 
 
@@ -182,7 +209,7 @@ def _natural(keys: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def _entry(readings: Sequence[float | None]) -> Entry | None:
-    from invertigo.studies.estimates import mean_interval
+    from invertigo.studies.estimates import student_interval
 
     numbers = [number for number in readings if number is not None]
     if not numbers:
@@ -190,13 +217,17 @@ def _entry(readings: Sequence[float | None]) -> Entry | None:
     lacking = len(readings) - len(numbers)
     if len(numbers) < 2:
         return Entry(numbers[0], None, 1, lacking)
-    found = mean_interval(numbers)
+    found = student_interval(numbers)
     return Entry(fmean(numbers), (found.high - found.low) / 2, len(numbers), lacking)
 
 
 def _unit(results: Sequence[CellResult], value: str) -> str:
+    return unit_of(next((result.record.metrics for result in results if result.record), []), value)
+
+
+def unit_of(metrics: Sequence[MetricRecord], value: str) -> str:
+    """What `value` is measured in, the first of `metrics` being the headline."""
     name = parse_value(value).name
-    metrics: list[MetricRecord] = next((result.record.metrics for result in results if result.record), [])
     headline = metrics[0].unit if metrics and name == "over_guess" else ""
     return next((metric.unit for metric in metrics if metric.name == name), headline)
 
