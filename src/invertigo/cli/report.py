@@ -34,7 +34,7 @@ def report(
     typer.echo(page)
 
 
-def _of_study(place: str, out: Path, matching: bool, **shown: bool | None) -> None:
+def _of_study(place: str, out: Path, matching: bool, *, include_originals: bool | None, redact: bool) -> None:
     """Conclude a study, all of its shards together: its flat files beside the cells, and its page."""
     from invertigo.report.study import write_study
     from invertigo.studies.conclusion import conclude, write_conclusion
@@ -44,4 +44,4 @@ def _of_study(place: str, out: Path, matching: bool, **shown: bool | None) -> No
         typer.echo(f"invertigo: {note}", err=True)
     if not matching:
         write_conclusion(found)
-    typer.echo(write_study(found, out, **shown))
+    typer.echo(write_study(found, out, include_originals=include_originals, redact=redact))

@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from invertigo.report.charts import HEIGHT, WIDTH
-from invertigo.report.files import write_aside
+from invertigo.report.files import PAGE, write_aside
 from invertigo.report.html import environment
 from invertigo.report.study_views import study_view
 from invertigo.studies.conclusion import Conclusion, refuse_empty
@@ -39,6 +39,16 @@ def write_study(
     refuse_empty(found)
     page = render_study(found, path, utility=utility, include_originals=include_originals, redact=redact)
     return write_aside(Path(path), lambda aside: aside.write_text(page, encoding="utf-8"))
+
+
+def keep_page(found: Conclusion) -> None:
+    """Write the report of a study beside its cells, wherever they lie. Raises: OutputError, MissingDataError."""
+    home = str(found.store.url)
+    if "://" not in home:
+        write_study(found, Path(home) / PAGE)
+        return
+    refuse_empty(found)
+    found.store.place.write(PAGE, render_study(found, PAGE).encode("utf-8"))
 
 
 def render_study(

@@ -12,7 +12,7 @@ from pathlib import Path
 from invertigo.studies.claims import ClaimRecord
 from invertigo.studies.frame import frame_files
 from invertigo.studies.judgement import judge
-from invertigo.studies.plan import place_of, read_plan, same_experiment
+from invertigo.studies.plan import in_shard, place_of, read_plan, same_experiment
 from invertigo.studies.run import read_study
 from invertigo.studies.spec import Study
 from invertigo.studies.standing import Standing, standing
@@ -95,6 +95,24 @@ def _uncollected() -> Iterator[None]:
     finally:
         if before:
             gc.enable()
+
+
+def write_part(place: str | Path, shard: tuple[int, int]) -> list[str]:
+    """Write the flat files of part i of n, of its own cells alone, to `parts/i-of-n`, and return their names.
+
+    Parts that end at the same time do not get in each other's way, and none reads what the others did; `conclude` and
+    `write_conclusion` take all of it together.
+
+    Raises: OutputError, MissingDataError, CorruptFileError.
+    """
+    store = Store(place)
+    study, preset = read_study(store)
+    own = [one for one in read_plan(store, study.at(preset)) if one.key and in_shard(one.key, shard)]
+    files = frame_files(store.results(own))
+    names = [f"parts/{shard[0]}-of-{shard[1]}/{name}" for name in files]
+    for name, content in zip(names, files.values()):
+        store.place.write(name, content)
+    return names
 
 
 def write_conclusion(found: Conclusion, *, parquet: bool | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from invertigo.studies.claims import check_claims
 from invertigo.studies.columns import check_columns
 from invertigo.studies.dotted import laid_over
 from invertigo.studies.identity import key_of
-from invertigo.studies.plan import blocks_of
+from invertigo.studies.plan import blocks_of, in_shard
 from invertigo.studies.plugins import Plugins
 from invertigo.studies.spec import Study
 from invertigo.types import ConfigurationError, did_you_mean
@@ -101,8 +101,7 @@ def shard_of(cells: Sequence[CellSpec], shard: tuple[int, int] | None) -> list[C
     """
     if shard is None:
         return list(cells)
-    part, count = shard
-    return [cell for cell in cells if int(cell.key, 16) % count == part - 1]
+    return [cell for cell in cells if in_shard(cell.key, shard)]
 
 
 def combinations(study: Study) -> Iterator[dict[str, Point]]:

@@ -39,6 +39,11 @@ def place_of(coordinates: Mapping[str, Any], seed: int, block: int) -> str:
     return canonical([dict(coordinates), seed, block])
 
 
+def in_shard(key: str, shard: tuple[int, int]) -> bool:
+    """Whether a cell belongs to part i of n, counted from 1: decided by its key alone."""
+    return int(key, 16) % shard[1] == shard[0] - 1
+
+
 def write_plan(store: Store, specs: Iterable[CellSpec]) -> None:
     """Note the cells of a run, in the order of its axes. Raises: OutputError."""
     rows = [[spec.key, spec.coordinates, spec.seed, spec.block] for spec in specs]

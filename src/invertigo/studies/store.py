@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from invertigo.auditing.record import AuditRecord
 from invertigo.studies.identity import digest
-from invertigo.studies.place import MARKER, Place, place_at
+from invertigo.studies.place import MARKER, Local, Place, place_at
 from invertigo.studies.plan import Planned
 from invertigo.types.errors import CorruptFileError, MissingDataError
 
@@ -114,6 +116,19 @@ class Store:
             failure=None if failure is None or result is not None else json.loads(failure)["traceback"],
             contents=self._shared(marker.get("contents")),
         )
+
+    @contextmanager
+    def fetched(self, key: str, names: Iterable[str]) -> Iterator[Path]:
+        """A local folder with files of a cell: its own, or a copy for as long as the block lasts."""
+        if isinstance(self.place, Local):
+            yield self.place.root / "cells" / key
+            return
+        with tempfile.TemporaryDirectory(prefix="invertigo-") as folder:
+            for name in names:
+                content = self.place.read(f"cells/{key}/{name}")
+                if content is not None:
+                    (Path(folder) / name).write_bytes(content)
+            yield Path(folder)
 
     def marker(self, key: str) -> dict[str, Any]:
         """What is written down about a cell beside its files; empty where it is not whole or not there."""
