@@ -148,13 +148,16 @@ def test_the_command_ends_with_130_and_has_written_its_report(tmp_path):
         process = subprocess.Popen(
             [*command, "--out", str(tmp_path / "out")], stderr=said, stdout=told, env=environment
         )
-        deadline = time.monotonic() + 120
-        while b"iteration" not in (tmp_path / "said").read_bytes():
-            assert process.poll() is None, (tmp_path / "said").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130, (tmp_path / "said").read_text()
+        try:
+            deadline = time.monotonic() + 180
+            while b"iteration" not in (tmp_path / "said").read_bytes():
+                assert process.poll() is None, (tmp_path / "said").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(180) == 130, (tmp_path / "said").read_text()
+        finally:
+            process.kill()
     held = json.loads((tmp_path / "out" / "result.json").read_text())
     assert held["attacks"][0]["status"] == "ran"
     assert held["attacks"][0]["scores"]["psnr"]

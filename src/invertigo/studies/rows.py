@@ -44,7 +44,7 @@ class Cell:
     seed: int
     done: bool
     number: float | None
-    attacks: Sequence[Attack]
+    attacks: list[Attack]
     rests_on: str = ""
     of_client: bool = False
 
@@ -83,7 +83,10 @@ def read_rows(store: Store, value: str, client: bool) -> Rows | None:
     wanted = [name for name in {*names.values(), *_ALWAYS, *_OF_ATTACKS, headline, column} if name in held]
     columns = table(wanted)
     sign = 1.0 if facts["metrics"][0]["privacy_loss"] else -1.0
-    cells = _in_order(_cells(columns, facts["axes"], names, column, headline, sign, client), facts)
+    cells = _cells(columns, facts["axes"], names, column, headline, sign, client)
+    ways = {tuple(way): i for i, way in enumerate(facts["ways"])}
+    for cell in cells:
+        cell.attacks.sort(key=lambda one: ways[one.attack, one.level, one.informed])
     return Rows(cells, facts["axes"], facts["metrics"], facts["contents"], value)
 
 
@@ -146,8 +149,9 @@ def _cells(
     def column(name: str) -> list[Any]:
         return columns.get(name, nothing)
 
-    coordinates = [[_known(axes[axis])[_plain(v)] for v in column(names[axis])] for axis in axes]
-    places = list(zip(*coordinates)) if coordinates else [()] * count
+    known = {axis: _known(values) for axis, values in axes.items()}
+    ranks = [[known[axis][_plain(v)] for v in column(names[axis])] for axis in axes]
+    places = list(zip(*ranks)) if ranks else [()] * count
     facts = zip(*(column(name) for name in (*_ALWAYS, *_OF_ATTACKS, headline, value)))
     cells: dict[Any, Cell] = {}
     for place, row in zip(places, facts):
@@ -155,31 +159,24 @@ def _cells(
         where = (key, place, seed, block)
         if where not in cells:
             own = number if client else None
-            cells[where] = Cell(key, dict(zip(axes, place)), seed, status == "done", own, [], rests or "", client)
+            coordinates = {axis: values[rank] for (axis, values), rank in zip(axes.items(), place)}
+            cells[where] = Cell(key, coordinates, seed, status == "done", own, [], rests or "", client)
         if name is not None:
             strength = None if worst is None else (recovered or 0.0, identified or 0.0, sign * worst, -float(level))
             found = Attack(name, level, bool(informed), ran == "ran", strength, number)
-            cells[where].attacks.append(found)  # type: ignore[attr-defined]
-    return list(cells.values())
+            cells[where].attacks.append(found)
+    # As the study lists them: the ranks are in `where`; a Parquet file is sorted by size and letter.
+    return [cells[where] for where in sorted(cells, key=lambda where: where[1])]
 
 
-def _in_order(cells: list[Cell], facts: Mapping[str, Any]) -> list[Cell]:
-    """As the study lists them; a Parquet file is sorted by size and letter."""
-    ranks = {axis: {plain(value): i for i, value in enumerate(values)} for axis, values in facts["axes"].items()}
-    ways = {tuple(way): i for i, way in enumerate(facts["ways"])}
-    for cell in cells:
-        cell.attacks.sort(key=lambda one: ways[one.attack, one.level, one.informed])  # type: ignore[attr-defined]
-    return sorted(cells, key=lambda cell: [ranks[axis][plain(value)] for axis, value in cell.coordinates.items()])
-
-
-def _known(values: Sequence[Any]) -> dict[Any, Any]:
-    """The values of an axis by what a column of them may hold: texts, where they are of several types."""
-    found = {_plain(value): value for value in values}
-    return {**{text_of(value): value for value in values}, "": None, None: None, **found}
+def _known(values: Sequence[Any]) -> dict[Any, int]:
+    """The rank of each value of an axis by what a column may hold of it: a text, where they are of several types."""
+    texts = {text_of(value): i for i, value in enumerate(values)}
+    return {**texts, **{_plain(value): i for i, value in enumerate(values)}}
 
 
 def _plain(value: Any) -> Any:
     """A key that tells 1 from yes; a whole number in a column of fractions is that number all the same."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
+    return plain(value) if isinstance(value, (list, dict)) else value

@@ -177,6 +177,11 @@ class _Course:
     def _end(self, job: Job, outcome: Outcome) -> Job:
         if outcome.status == "unwritable":
             raise OutputError(outcome.error)
+        if outcome.status == "unfit":
+            raise ConfigurationError(
+                f"Something has changed since the study was started: {outcome.error}. Cells that are done are whole; "
+                "run the same command again."
+            )
         if outcome.status == "failed" and job.artifact:
             self.broken[job.artifact] = outcome.error
         elif outcome.status == "failed":
