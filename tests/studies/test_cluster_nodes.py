@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +19,7 @@ from invertigo.studies.expansion import expand
 from invertigo.studies.spec import Resources
 from invertigo.types import ConfigurationError
 
-GOOD, BAD = "good" * 8, "badd" * 8
+GOOD, BAD = "0a" * 28, "0b" * 28  # as long as Ray has them
 
 
 class Pretended:
@@ -25,7 +28,7 @@ class Pretended:
     exceptions = SimpleNamespace(RayError=RuntimeError)
 
     def __init__(self, there: Callable[[str, Job], Outcome]) -> None:
-        self.there, self.calls, self.environment = there, [], {}
+        self.there, self.calls, self.surroundings = there, [], []
 
     def is_initialized(self) -> bool:
         return True
@@ -36,15 +39,15 @@ class Pretended:
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": node, "Alive": True, "Resources": {"CPU": 1}} for node in (GOOD, BAD)]
 
-    def remote(self, runtime_env: dict[str, Any], **_: Any) -> Callable[..., Any]:
-        self.environment = runtime_env["env_vars"]
+    def remote(self, **_: Any) -> Callable[..., Any]:
         return lambda _: self.handle(BAD)
 
     def handle(self, node: str) -> Any:
         def options(scheduling_strategy: Any) -> Any:
             return self.handle(scheduling_strategy.node_id)
 
-        def remote(url: str, job: Job, threads: int) -> int:
+        def remote(url: str, job: Job, threads: int, surroundings: Any) -> int:
+            self.surroundings.append(surroundings)
             self.calls.append((node, job))
             return len(self.calls) - 1
 
@@ -119,7 +122,16 @@ def test_without_a_fit_node_the_study_ends_and_says_why(nodes):
         through(where)
 
 
-def test_workers_look_for_data_where_this_process_does(nodes, monkeypatch):
+def test_workers_look_for_data_and_modules_where_this_process_does(nodes, monkeypatch, tmp_path):
     monkeypatch.setenv("INVERTIGO_DATA", "/sets")
-    _, pretended, _ = nodes(lambda node, job: Outcome("done"))
-    assert pretended.environment["INVERTIGO_DATA"] == "/sets"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("/my/modules")
+    where, pretended, _ = nodes(lambda node, job: Outcome("done"))
+    through(where)
+    sent = pretended.surroundings[0]
+    monkeypatch.setenv("INVERTIGO_DATA", "/others")
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "path", ["/usr/lib/x"])
+    sent.take_on()
+    assert (os.environ["INVERTIGO_DATA"], Path.cwd()) == ("/sets", tmp_path)
+    assert "/my/modules" in sys.path

@@ -12,8 +12,8 @@ from invertigo.types import Progress, Tick
 class Stage:
     """Progress of an audit: run `number` of `count`, with the running attack's own progress beside it.
 
-    `seconds_left` is of the running attack, `audit_left` of the whole audit. A stage with a `total` of 0 says that
-    something begins: an attack before its first iteration, or what `attack` calls it.
+    `seconds_left` is of the running attack, `audit_left` of the whole audit (None: not known). A stage with a `total`
+    of 0 says that something begins: an attack before its first iteration, or what `attack` calls it.
     """
 
     level: int
@@ -26,7 +26,7 @@ class Stage:
     seconds: float
     seconds_left: float
     informed: bool = False
-    audit_left: float = 0.0
+    audit_left: float | None = None
 
 
 AuditProgress = Callable[[Stage], bool | None]

@@ -37,9 +37,9 @@ def watching(*, quiet: bool) -> Iterator[AuditProgress | None]:
 def describe(stage: Stage, waited: float = 0.0) -> str:
     """`rung 1 · dlg (2 of 5) · iteration 300 of 1000 · objective 0.012 · 4 s left`, `waited` seconds after it was told.
 
-    The time left is that of the whole audit.
+    The time left is that of the whole audit, as far as it is known.
     """
-    left = stage.audit_left - waited
+    left = (stage.seconds_left if stage.audit_left is None else stage.audit_left) - waited
     ending = f" · {duration(left)} left" if 0 < left < float("inf") else ""
     if not stage.total and not stage.count:
         return f"{stage.attack}{ending}"

@@ -15,10 +15,32 @@ from invertigo.studies.spec import Resources
 from invertigo.types import ConfigurationError
 from invertigo.types.extras import require
 
-FORWARDED = ("INVERTIGO_DATA", "XDG_CACHE_HOME", "HF_HOME", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "PYTHONPATH")
+FORWARDED = ("INVERTIGO_DATA", "HF_HOME", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 """Variables of this process that every worker gets, as they decide which data and which code it finds."""
 SUSPICIOUS = 2
 """Cells that fail on a node and pass on another before the node is set aside."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a process looks for modules and data: its folder, its search path, and variables."""
+
+    folder: str
+    path: tuple[str, ...]
+    variables: Mapping[str, str]
+
+    @classmethod
+    def here(cls) -> Surroundings:
+        """Those of this process."""
+        variables = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+        return cls(os.getcwd(), tuple(sys.path), variables)
+
+    def take_on(self) -> None:
+        """Make them this process's own, as far as they are there."""
+        os.environ.update(self.variables)
+        sys.path += [place for place in self.path if place and place not in sys.path]
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
 
 
 @dataclass
@@ -48,14 +70,14 @@ class Ray:
         self.url = self.url if "://" in self.url else os.path.abspath(self.url)
         self._ray = require("ray", "cluster")
         self._ours = not self._ray.is_initialized()
-        forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         if self._ours:
             # Threads are set for each cell; what a worker prints is in the log of its cell, and what Ray itself has to
             # say of its processes would bury the progress.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             self._ray.init(address=self.address, log_to_driver=False, logging_level="error")
         options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus, "max_retries": TRIES - 1}
-        self._work = self._ray.remote(**options, runtime_env={"env_vars": forwarded})(_work_there)
+        self._work = self._ray.remote(**options)(_work_there)
+        self._surroundings = Surroundings.here()
 
     @property
     def slots(self) -> int:
@@ -139,11 +161,12 @@ class Ray:
             fit = sorted(self._others(besides)) or [besides]
             chosen = fit[len(self.running) % len(fit)]
             work = work.options(scheduling_strategy=NodeAffinitySchedulingStrategy(chosen, soft=False))
-        self.running[work.remote(self.url, job, self.resources.cpus)] = job
+        self.running[work.remote(self.url, job, self.resources.cpus, self._surroundings)] = job
 
 
-def _work_there(url: str, job: Job, threads: int) -> tuple[str, Outcome]:
+def _work_there(url: str, job: Job, threads: int, surroundings: Surroundings) -> tuple[str, Outcome]:
     """The job's outcome, and the node that it was done on."""
     import ray
 
+    surroundings.take_on()
     return ray.get_runtime_context().get_node_id(), work(url, job, threads)
