@@ -15,6 +15,9 @@ PSNR = MetricRecord(name="psnr", label="PSNR", privacy_loss=True)
 MSE = MetricRecord(name="mse", label="MSE", privacy_loss=False)
 
 
+DECIBELS = PSNR.model_copy(update={"unit": "dB"})
+
+
 def attack(**facts):
     facts = {
         "level": 1,
@@ -57,8 +60,14 @@ CASES = {
     "did_not_converge": evidence(attack(stopped="budget")),
     "below_baseline": evidence(attack(scores={"psnr": [12.0, 13.0]}, outcomes=["nothing", "nothing"])),
     "doubtful_recognition": evidence(attack(outcomes=["nothing", "exact"], doubtful=[0])),
+    "unrecognised_likeness": evidence(
+        attack(scores={"psnr": [20.0, 22.0]}, outcomes=["nothing", "nothing"]), metrics=[DECIBELS]
+    ),
     "outside_range": evidence(outside_range=0.5),
-    "optimiser_failed": evidence(controls=[ControlRecord(name="fit", status="failed", summary="It failed.")]),
+    "optimiser_failed": evidence(
+        attack(outcomes=["nothing", "nothing"]),
+        controls=[ControlRecord(name="fit", status="failed", summary="It failed.")],
+    ),
     "no_positive_control": evidence(controls=[ControlRecord(name="positive", status="failed", summary="Nothing.")]),
     "labels_given": evidence(attack(labels="given")),
     "statistics_assumed": evidence(attack(level=2), statistics_assumed_from=2),
@@ -111,6 +120,8 @@ def test_every_rule_has_a_case():
         evidence(num_examples=30),
         evidence(relative_norm=1e-5),
         evidence(outside_range=1e-4),
+        evidence(attack(scores={"psnr": [17.9, 19.9]}, outcomes=["nothing", "nothing"]), metrics=[DECIBELS]),
+        evidence(attack(scores={"psnr": [30.0, 22.0]}, outcomes=["exact", "recognisable"]), metrics=[DECIBELS]),
         evidence(attack(scores={"psnr": [12.0, 13.0]}, outcomes=["nothing", "exact"])),
         evidence(controls=[ControlRecord(name="fit", status="unknown", summary="It is not known.")]),
     ],

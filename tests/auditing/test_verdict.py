@@ -113,7 +113,9 @@ def test_attacks_chosen_by_hand_speak_of_themselves_only():
     assert verdict([attack(1, ["exact", "nothing"])], automatic=False).status == "leaks"
 
 
-@pytest.mark.parametrize("code", ["no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition"])
+@pytest.mark.parametrize(
+    "code", ["no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition", "unrecognised_likeness"]
+)
 def test_some_warnings_forbid_resists(code):
     flag = FlagRecord(code=code, severity="warning", message="Something was not looked at.")
     assert verdict([attack(1)], [flag]).status == "inconclusive"

@@ -34,6 +34,7 @@ from invertigo.auditing.staging import stage
 from invertigo.auditing.utility import measure_utility
 from invertigo.data import GraphSet, ImageSet
 from invertigo.federation import Tape
+from invertigo.federation.reading import no_loss
 from invertigo.types import (
     Batch,
     ConfigurationError,
@@ -42,6 +43,7 @@ from invertigo.types import (
     LocalTraining,
     Observation,
     Requirement,
+    StepLoss,
     ThreatLevel,
 )
 
@@ -65,6 +67,7 @@ def audit(
     public: Batch | ImageSet | GraphSet | None = None,
     decoys: int | None = None,
     num_classes: int | None = None,
+    step: StepLoss | None = None,
     progress: AuditProgress | None = None,
     title: str | None = None,
     private: bool | None = None,
@@ -89,6 +92,8 @@ def audit(
         releases: how often the adversary sees an update of the same batch and the same model.
         public: examples of the same kind that are no secret: baselines, decoys, and what rung 4 knows.
         decoys: length of the line-up of each example; default 100.
+        step: `step(call, fields) -> loss` where the loss is not `loss_fn(model(inputs), targets)`; `call` stands for
+            the model, `fields` holds the named tensors of the batch. `loss_fn` may then be None.
         progress: called now and then with a `Stage`; returning True stops the attack that is running.
         private: False lets a report show the originals. Default True; for scenarios, unless the data are bundled.
         command: what to write down as the way to repeat this audit; default: the call in Python.
@@ -101,7 +106,7 @@ def audit(
         given = {"attacks": attacks, "levels": levels, "budget": budget, "seed": seed, "decoys": decoys}
         given |= {"defense": defense, "releases": releases}
         return _audit_scenario(scenario, subject, given, progress, title, private, command)
-    case = _case(subject, loss_fn, batch, truth, domain, local, num_classes)
+    case = _case(subject, loss_fn, batch, truth, domain, local, num_classes, step)
     case = case if public is None else replace(case, public=as_batch(public, case.task.domain))
     case = _with_lineup(case, 100 if decoys is None else decoys)
     case = replace(case, title=title or case.title, private=True if private is None else private)
@@ -197,7 +202,9 @@ def run_audit(
     session.forecast.measure(next(iter(observations.values()), None), case.truth)
     session.run()
     session.tell("the controls")
-    controls = _spared(session, lambda: make_controls(case, session, replayed, decoys, seed), Controls())
+    controls = _spared(
+        session, lambda: make_controls(case, session, replayed, decoys, seed, automatic=automatic), Controls()
+    )
     priors = _spared(session, lambda: list(_prior_baselines(session, judge)) if observations else [], [])
     protection = None
     if case.defense is not None:
@@ -239,17 +246,21 @@ def _case(
     domain: Domain | None,
     local: LocalTraining | None,
     num_classes: int | None,
+    step: StepLoss | None,
 ) -> Case:
     if isinstance(subject, Tape):
         return case_of_tape(subject, local)
     if isinstance(subject, Observation):
         return case_of_observation(subject, truth)
     if isinstance(subject, nn.Module):
-        if loss_fn is None or batch is None:
+        if (loss_fn is None and step is None) or batch is None:
             raise ConfigurationError(
-                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch)."
+                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch), or step=... "
+                "instead of the loss."
             )
-        return case_of_step(subject, loss_fn, batch, domain=domain, local=local, num_classes=num_classes)
+        return case_of_step(
+            subject, loss_fn or no_loss, batch, domain=domain, local=local, num_classes=num_classes, step=step
+        )
     raise ConfigurationError(
         f"A {type(subject).__name__} cannot be audited; pass a tape from invertigo.watch, a model with loss and batch, "
         "an Observation, or a scenario."

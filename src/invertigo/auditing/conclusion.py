@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from invertigo.auditing.budget import Budget
 from invertigo.auditing.case import Case
@@ -36,8 +36,10 @@ from invertigo.auditing.record import (
 from invertigo.auditing.remedies import remedies
 from invertigo.auditing.result import Audit
 from invertigo.auditing.session import Session
+from invertigo.auditing.strangers import nearest_strangers
 from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.evaluation.reader import READABLE
+from invertigo.federation import draws_randomly
 from invertigo.types import INVERTIGO, Observation
 
 NOUNS = {"images": "image", "graphs": "graph"}
@@ -97,7 +99,16 @@ def compose(
         environment=_environment(case),
         private=case.private,
     )
-    return Audit(record, session.tensors, case.truth, domain)
+    return Audit(record, session.tensors, case.truth, domain, strangers=_strangers(case, judge, record, session))
+
+
+def _strangers(case: Case, judge: Judge, record: AuditRecord, session: Session) -> Mapping[str, Tensor]:
+    """The line-up to show where the originals are private; a public example needs none."""
+    if not case.private or judge.lineup is None:
+        return {}
+    lineup = judge.lineup.select(slice(0, judge.decoys))
+    headline = record.metrics[0]
+    return nearest_strangers(case.task.domain, record.attacks, headline, session.tensors, case.truth, lineup)
 
 
 def _verdict(
@@ -166,9 +177,9 @@ def _evidence(
 
 
 def _drops(case: Case, controls: Controls) -> bool:
-    """The step has masks of its own, as a module or called as a function (which only the replay shows)."""
-    modules = case.local.mode == "train" and _has_dropout(case.task.model)
-    return modules or any(one.status == "random" for one in controls.replayed)
+    """The step draws masks or noise of its own, as a module or called as a function."""
+    drawn = draws_randomly(case.task, case.local.mode)
+    return drawn or any(one.status == "random" for one in controls.replayed)
 
 
 def _outside_range(case: Case) -> float:
@@ -185,10 +196,6 @@ def _outside_range(case: Case) -> float:
 def _relative_norm(observation: Observation) -> float:
     weights = sum(p.double().square().sum().item() for p in observation.parameters.values()) ** 0.5
     return observation.update.norm / weights if weights else 1.0
-
-
-def _has_dropout(model: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
 
 
 def _knowledge(rungs: Sequence[Rung], defense: DefenseRecord | None) -> Iterator[str]:

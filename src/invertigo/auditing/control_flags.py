@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from invertigo.auditing.evidence import Evidence
 from invertigo.auditing.record import AttackRecord, FlagRecord
 
+NEARER = 6.0
+"""Decibels: half the error."""
 OUTSIDE = 1e-3
 """A quarter of a grey level: rounding of stored pixels, not another normalisation."""
 
@@ -25,6 +27,28 @@ def _doubtful(e: Evidence) -> Flags:
         )
 
 
+def _likeness(e: Evidence) -> Flags:
+    """Half the error of the best guess, or less, is information from the update, whatever a person would recognise."""
+    if not e.metrics or e.metrics[0].unit != "dB":
+        return
+    name = e.metrics[0].name
+    guesses = [b.scores[name] for b in e.baselines if b.scores.get(name)]
+    near = [a for a in e.ran if guesses and _nearer(a.scores.get(name, []), a.outcomes, guesses)]
+    if near:
+        yield FlagRecord(
+            code="unrecognised_likeness",
+            severity="warning",
+            message=f"{_named(near)} came more than {NEARER:g} dB nearer to a private example than every guess that "
+            "reads nothing, though it does not count as recognisable.",
+            remedy="Look at the pictures: what they show came out of the update.",
+        )
+
+
+def _nearer(scores: Sequence[float], outcomes: Sequence[str], guesses: Sequence[Sequence[float]]) -> bool:
+    best = map(max, zip(*guesses))
+    return any(o == "nothing" and s > g + NEARER for s, o, g in zip(scores, outcomes, best))
+
+
 def _outside_range(e: Evidence) -> Flags:
     if e.outside_range > OUTSIDE:
         yield FlagRecord(
@@ -38,7 +62,7 @@ def _outside_range(e: Evidence) -> Flags:
 
 def _optimiser_failed(e: Evidence) -> Flags:
     for control in e.controls:
-        if control.name == "fit" and control.status == "failed":
+        if control.name == "fit" and control.status == "failed" and not any(a.recovered for a in e.attacks):
             yield FlagRecord(
                 code="optimiser_failed",
                 severity="warning",
@@ -58,4 +82,4 @@ def _named(attacks: Sequence[AttackRecord]) -> str:
     return ", ".join(dict.fromkeys(f"{a.attack} (rung {a.level})" for a in attacks))
 
 
-CONTROL_RULES: tuple[Callable[[Evidence], Flags], ...] = (_doubtful, _outside_range, _optimiser_failed)
+CONTROL_RULES: tuple[Callable[[Evidence], Flags], ...] = (_doubtful, _likeness, _outside_range, _optimiser_failed)

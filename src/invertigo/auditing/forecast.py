@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from invertigo.auditing.portfolio import Entry
-from invertigo.auditing.trial import Trial, update_residual
+from invertigo.auditing.trial import Trial, update_residuals
 from invertigo.types import Batch, InvertigoError, Observation
 
 GRADIENTS = 4.0
@@ -32,7 +32,7 @@ class Forecast:
             return
         started = time.monotonic()
         try:
-            update_residual(observation, truth.fields)
+            update_residuals(observation, truth.fields)
         except (InvertigoError, RuntimeError, ValueError, TypeError, KeyError):
             return  # the control that replays the truth says why
         self.gradient = time.monotonic() - started

@@ -101,6 +101,7 @@ class Judge:
             "seconds_needed": seconds_needed(entry.attack, trial.iterations, trial.seconds),
             "objective": found.objective,
             "residual": trial.residual,
+            "residual_up_to_scale": trial.residual_up_to_scale,
             "trace": list(found.trace),
             "labels": "inferred" if found.labels_inferred else ("given" if given else "unused"),
             "notes": notes,

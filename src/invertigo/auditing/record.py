@@ -64,6 +64,8 @@ class AttackRecord(_Record):
     notes: list[str] = []
     residual: float | None = None
     """Relative distance of the update that this reconstruction would have caused from the observed one."""
+    residual_up_to_scale: float | None = None
+    """The same distance after the best factor, for attacks that match directions only."""
     tensors: str = ""
     """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
 
@@ -255,6 +257,19 @@ class AuditRecord(_Record):
         """The controls that did not pass or were not made; any of them takes the ground from under *resists*."""
         passed = {control.name for control in self.controls if control.status == "passed"}
         return [name for name in CONTROLS if name not in passed]
+
+    def unproven(self, level: int | None = None) -> list[str]:
+        """Why it cannot be believed that no more can be rebuilt, up to rung `level`, than was; empty when it can.
+
+        Where something was rebuilt, whether the rest is in the update at all (the fit) was not asked.
+        """
+        leaked = self.verdict.level is not None and (level is None or self.verdict.level <= level)
+        lacking = [name for name in self.uncontrolled if not (leaked and name == "fit")]
+        told = [f"the controls that must stand behind it ({', '.join(lacking)}) did not pass or are not on record"]
+        told = told if lacking else []
+        if self.portfolio == "chosen":
+            told.append("attacks or rungs were chosen by hand, and are fewer than an audit would try by itself")
+        return told
 
     @property
     def worst(self) -> AttackRecord | None:

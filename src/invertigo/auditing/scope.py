@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
+import torch
+from torch import Tensor
+
 from invertigo.auditing.case import Case
 from invertigo.auditing.controls.schedule import EFFORT
 from invertigo.auditing.ladder import Rung
@@ -33,6 +36,10 @@ def _at_least(given: Attack, usual: Attack) -> bool:
 
 
 def _no_less(name: str, given: object, usual: object) -> bool:
-    if name in HARMLESS or given == usual:
+    if name in HARMLESS or given is usual:
+        return True
+    if isinstance(given, Tensor) or isinstance(usual, Tensor):
+        return isinstance(given, Tensor) and isinstance(usual, Tensor) and torch.equal(given, usual)
+    if given == usual:
         return True
     return name in EFFORT and isinstance(given, int) and isinstance(usual, int) and given > usual

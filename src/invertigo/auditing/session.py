@@ -178,7 +178,13 @@ class Session:
         """An equal part of what is left, without what judging and the controls will need."""
         kept = KEPT + KEPT_FOR_CONTROLS * (self.controlled and not any(record.recovered for record in self.records))
         kept += self.judging * (waiting + 1) / self.budget.seconds
-        return self.budget.share(waiting, min(KEPT_AT_MOST, kept))
+        share = self.budget.share(waiting, min(KEPT_AT_MOST, kept))
+        # The first search gets its chance, however long it took to come to it.
+        return share if self._searched else max(share, 0.1 * self.budget.seconds)
+
+    @property
+    def _searched(self) -> bool:
+        return any(record.status == "ran" and not record.exact for record in self.records)
 
     def _why_not(self, run: Run) -> str:
         """Why this run is not worth making; empty when it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertigo.auditing.controls.schedule import solved_below
@@ -21,7 +21,9 @@ WHO = {
 
 REPRODUCED = 1e-4
 """A relative residual below this is rounding: the solution reproduces the update."""
-FORBIDDING = frozenset({"no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition"})
+FORBIDDING = frozenset(
+    {"no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition", "unrecognised_likeness"}
+)
 """Warnings under which nothing that was not seen may be called absent, beside every fatal flag."""
 
 
@@ -85,7 +87,7 @@ def reasons_to_doubt(
     circumstances: Circumstances,
 ) -> list[str]:
     """Why "nothing was rebuilt" is not yet "resists"; each is the end of a sentence that starts with "because"."""
-    doubts = [_clause(flag.message) for flag in flags if flag.severity == "fatal" or flag.code in FORBIDDING]
+    doubts = [_clause(flag.message) for flag in flags if flag.severity == "fatal"]
     if not circumstances.scored:
         doubts.append("there was no truth to score the reconstructions against")
     if circumstances.interrupted:
@@ -101,25 +103,41 @@ def reasons_to_doubt(
         doubts.append(f"{_list(cut)} did not run to the end")
     if skipped and not circumstances.interrupted:
         doubts.append(f"there was no time left for {_list(skipped)}")
-    return doubts + list(_uncontrolled(circumstances, flags, told=bool(cut or skipped)))
+    doubts += _uncontrolled(circumstances, flags, told=bool(cut or skipped), alone=not doubts)
+    return doubts + [_clause(flag.message) for flag in flags if flag.code in FORBIDDING]
 
 
-def _uncontrolled(c: Circumstances, flags: Sequence[FlagRecord], *, told: bool) -> Iterator[str]:
-    """A clause for each control that did not pass; `told`: the schedules' shortfall was already named."""
+def _uncontrolled(c: Circumstances, flags: Sequence[FlagRecord], *, told: bool, alone: bool) -> list[str]:
+    """A clause for each control that did not pass.
+
+    `told`: the schedules' shortfall was already named; `alone`: there is no doubt yet, so even a control that was not
+    made for another reason has to be.
+    """
     found = {control.name: control for control in c.controls}
     named = {"replay": any(flag.code == "replay_differs" for flag in flags) or not c.scored, "schedule": told}
-    for name in CONTROLS:
+    named["fit"] = not c.scored
+    clauses: list[str] = []
+    for name in sorted(CONTROLS, key=lambda name: name == "positive"):
         control = found.get(name)
         if control is None:
-            yield f"the {name} control was not made"
-        elif control.status != "passed" and not named.get(name):
-            yield _clause(control.summary)
+            clauses.append(f"the {name} control was not made")
+        elif control.status == "passed" or named.get(name):
+            continue
+        elif name != "positive" or control.status != "unknown" or (alone and not clauses):
+            clauses.append(_clause(control.summary))
+    return clauses
+
+
+PLAIN = (
+    "the", "a", "an", "it", "on", "of", "no", "there", "these", "this", "every", "only", "attacked", "nothing",
+    "wrong", "not", "something",
+)  # fmt: skip
+"""First words that are no names."""
 
 
 def _clause(message: str) -> str:
     """A sentence as the end of another one, which starts with "because"; names keep their first letter."""
-    first = message.split(" ", 1)[0]
-    plain = first.lower() in ("the", "a", "an", "it", "on", "of", "no", "there", "these", "every", "only", "attacked")
+    plain = message.split(" ", 1)[0].lower() in PLAIN
     return (message[:1].lower() + message[1:] if plain else message).rstrip(".")
 
 
@@ -138,12 +156,21 @@ def _leaks(
         detail.append(f"An observer would pick out {best.identified} of {len(best.ranks)} among {best.decoys} others.")
     below = [level.level for level in levels if level.examined and level.level < lowest.level]
     if below:
-        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt.")
+        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt{_unproven(c)}.")
     if lowest.reason:
         detail.append(f"This rung is {_as_condition(lowest.reason)}.")
     return VerdictRecord(
         status="leaks", headline=headline, detail=" ".join(detail), level=lowest.level, remedy=" ".join(c.remedies)
     )
+
+
+def _unproven(c: Circumstances) -> str:
+    """What takes the ground from under "nothing was rebuilt" on the rungs below a leak."""
+    passed = {control.name for control in c.controls if control.status == "passed"}
+    lacking = [name for name in CONTROLS if name not in passed]
+    if not c.automatic:
+        return ", by attacks that were chosen by hand"
+    return f", which is no evidence of safety there: not all controls passed ({', '.join(lacking)})" if lacking else ""
 
 
 def _as_condition(reason: str) -> str:
@@ -194,11 +221,15 @@ def _not_rebuilt(doubts: Sequence[str], attacks: Sequence[AttackRecord], c: Circ
 def _way_on(c: Circumstances) -> str:
     if c.needs_seconds is not None:
         return f"A budget of about {math.ceil(c.needs_seconds):,} s would let every attack finish its schedule."
+    if any(control.name == "schedule" and control.status == "failed" for control in c.controls):
+        return "Give the audit a larger budget; this one was too short to tell how large."
     return "Remove what is named above, and run it again."
 
 
 def _sentence(clause: str) -> str:
-    return f"{clause[:1].upper()}{clause[1:]}."
+    """The clause by itself; the name of an attack stays as it is written."""
+    plain = clause.split(" ", 1)[0] in PLAIN
+    return f"{clause[:1].upper()}{clause[1:]}." if plain else f"{clause}."
 
 
 def _resists(levels: Sequence[LevelRecord], c: Circumstances) -> VerdictRecord:

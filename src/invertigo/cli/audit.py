@@ -49,11 +49,12 @@ def audit(
     from invertigo.auditing.budget import parse_budget
     from invertigo.auditing.scenario import load_scenario
     from invertigo.cli.progress import watching
+    from invertigo.types.errors import OutputError
 
     loaded = load_scenario(scenario, set_ or [])
     if budget is not None:
         parse_budget(budget)
-    report.ensure_writable(out)
+    report.begin(out)
     from invertigo.auditing import audit as run
 
     with watching(quiet=quiet or json) as progress:
@@ -65,7 +66,11 @@ def audit(
             title=loaded.title or Path(scenario).stem,
             command=_command(scenario, set_ or [], budget, seed),
         )
-    page = report.save(found, out, include_originals=include_originals, redact=redact)
+    try:
+        page = report.save(found, out, include_originals=include_originals, redact=redact)
+    except OutputError:
+        _tell(found, None, json=json, quiet=False)  # a disk that is full does not take the answer with it
+        raise
     _tell(found, page, json=json, quiet=quiet)
     if any(flag.code == "interrupted" for flag in found.record.flags):
         raise typer.Exit(INTERRUPTED)
@@ -84,7 +89,7 @@ def _one_object(records: Sequence[AuditRecord]) -> str:
     return f'{first.rstrip()[:-1]},"companions":[{",".join(others)}]}}'
 
 
-def _tell(found: Audit, page: Path, *, json: bool, quiet: bool) -> None:
+def _tell(found: Audit, page: Path | None, *, json: bool, quiet: bool) -> None:
     from rich.console import Console
 
     from invertigo import report
@@ -97,4 +102,5 @@ def _tell(found: Audit, page: Path, *, json: bool, quiet: bool) -> None:
     if not quiet:
         for record in records:
             report.render(record, Console())
-    typer.echo(page)
+    if page is not None:
+        typer.echo(page)

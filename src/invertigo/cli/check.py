@@ -31,7 +31,8 @@ def check(
     require_controls: Annotated[
         bool,
         typer.Option(
-            "--require-controls/--no-require-controls", help="Do not believe a 'resists' whose controls are missing."
+            "--require-controls/--no-require-controls",
+            help="Believe no absence without its controls.",
         ),
     ] = True,
     format: Annotated[Format, typer.Option(help="text, json, or annotations for GitHub.")] = Format.text,

@@ -3,6 +3,7 @@
 from invertigo.federation.aggregate import aggregate
 from invertigo.federation.client import train_locally
 from invertigo.federation.defended import per_example_gradients
+from invertigo.federation.dry_run import draws_randomly
 from invertigo.federation.functional import Simulation, batchnorm_statistics, functional_update, simulating
 from invertigo.federation.modes import mode_matters, native_level, sensitive_layers
 from invertigo.federation.observe import Round, observe, observe_round
@@ -24,6 +25,7 @@ __all__ = [
     "TrainingRun",
     "aggregate",
     "batchnorm_statistics",
+    "draws_randomly",
     "functional_update",
     "mode_matters",
     "native_level",

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from invertigo.federation.comparison import flat, overall
-from invertigo.federation.simulated import Replay, Simulated, verdict
+from invertigo.federation.comparison import overall
+from invertigo.federation.simulated import Replay, Simulated, explains, least_squares, verdict
 from invertigo.types import InvertigoError
 
 Tensors = Mapping[str, Tensor]
@@ -18,6 +17,8 @@ Hypothesis = Callable[[Simulated, Tensors], Iterator[str]]
 
 PARALLEL = 0.999
 """Cosine from which two tensors count as parallel."""
+LIKE = 0.95
+"""Cosine from which an update looks like that of an optimizer."""
 MOST = 32
 """Examples whose own gradients are tried."""
 
@@ -77,18 +78,18 @@ def _layer_scales(step: Simulated, replayed: Tensors) -> Iterator[str]:
 
 
 def _other_mode(step: Simulated, _replayed: Tensors) -> Iterator[str]:
-    mode = "eval" if step.observation.local.mode == "train" else "train"
+    mode = "eval" if step.local.mode == "train" else "train"
     other = judged(step.changed(mode=mode))
     if other.status in ("exact", "scaled"):
         names = {"train": "training mode (model.train())", "eval": "inference mode (model.eval())"}
-        yield f"the client computed in {names[mode]}; the attacks simulate {names[step.observation.local.mode]}"
+        yield f"the client computed in {names[mode]}; the attacks simulate {names[step.local.mode]}"
 
 
 def _parameters_in_the_gap(step: Simulated, replayed: Tensors) -> Iterator[str]:
     """Weight decay, an L2 term: the gap is parallel to the parameters."""
     held = {name: step.observation.parameters[name] for name in step.received}
-    scale, decay = _least_squares(step.received, [replayed, held])
-    if scale > 0 and decay and _explains(step, [replayed, held], [scale, decay]):
+    scale, decay = least_squares(step.received, [replayed, held])
+    if scale > 0 and decay and explains(step, [replayed, held], [scale, decay]):
         factor = "" if abs(scale - 1) < 1e-3 else f" (and a factor of {scale:.4g})"
         yield (
             f"the gap is {decay:.4g} times the parameters{factor}: weight decay, or an L2 or proximal term in the loss "
@@ -96,21 +97,22 @@ def _parameters_in_the_gap(step: Simulated, replayed: Tensors) -> Iterator[str]:
         )
 
 
-def _adam(step: Simulated, replayed: Tensors) -> Iterator[str]:
+def _adam(step: Simulated, _replayed: Tensors) -> Iterator[str]:
     """Adam's first steps move every parameter by about the learning rate, along the sign of its gradient."""
-    sizes = flat(step.received).abs()
-    sizes = sizes[sizes > 0]
-    if step.observation.local.optimizer != "sgd" or len(sizes) < 8:
+    if step.local.optimizer != "sgd":
         return
-    upper, lower = (torch.quantile(sizes[:1_000_000], q).item() for q in (0.9, 0.1))
-    own = flat(replayed).abs()
-    spread = torch.quantile(own[own > 0][:1_000_000], 0.1).item() / torch.quantile(own[:1_000_000], 0.9).item()
-    if lower > 0.25 * upper and lower / upper > 4 * spread:
-        yield (
-            "the update looks like that of Adam (or another optimizer that normalises each entry): most entries are of "
-            f"nearly the same size, {lower:.3g} to {upper:.3g}, whatever their gradients are; state "
-            "LocalTraining(optimizer='adam', ...)"
-        )
+    plain = {"sends": "difference", "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weights": ()}
+    sign = 1.0 if step.observation.update.kind == "difference" else -1.0
+    near = overall(step.received, step.quiet)[1]
+    for optimizer, name in (("adam", "Adam"), ("adamw", "AdamW")):
+        other = {k: sign * t for k, t in step.changed(optimizer=optimizer, **plain).quiet.items()}
+        if verdict(step, other).status in ("exact", "scaled"):
+            yield f"the client's optimizer is {name}; state LocalTraining(optimizer='{optimizer}', ...)"
+        elif overall(step.received, other)[1] > max(LIKE, near + 0.02):
+            yield (
+                f"the update looks like that of {name} (or another that normalises entries), with settings of "
+                f"its own; state LocalTraining(optimizer='{optimizer}', betas=..., weight_decay=...)"
+            )
 
 
 def _proportional_losses(step: Simulated, _replayed: Tensors) -> Iterator[str]:
@@ -145,11 +147,11 @@ def _micro_batches(step: Simulated, _replayed: Tensors) -> Iterator[str]:
 def _example_weights(step: Simulated, _replayed: Tensors) -> Iterator[str]:
     """Uneven micro-batches, class weights: a sum of the examples' gradients with unequal coefficients."""
     count = len(step.truth)
-    if not 1 < count <= MOST or step.observation.local.sends != "gradient":
+    if not 1 < count <= MOST or step.local.sends != "gradient":
         return
     alone = [replace(step, truth=step.truth.select([i])).update() for i in range(count)]
-    weights = _least_squares(step.received, alone)
-    if _explains(step, alone, weights):
+    weights = least_squares(step.received, alone)
+    if explains(step, alone, weights):
         shown = ", ".join(f"{w:.4g}" for w in weights[:8]) + (", ..." if count > 8 else "")
         yield (
             f"the examples count unequally in the loss ({shown}; {1 / count:.4g} each in the simulated step): uneven "
@@ -159,7 +161,7 @@ def _example_weights(step: Simulated, _replayed: Tensors) -> Iterator[str]:
 
 def _other_steps(step: Simulated, _replayed: Tensors) -> Iterator[str]:
     """Another number of passes over the data than stated."""
-    local = step.observation.local
+    local = step.local
     if local.sends != "difference" or local.learning_rates:
         return
     for epochs in (1, 2, 3, 4, 5):
@@ -195,20 +197,3 @@ def _unknown(step: Simulated, replayed: Tensors) -> str:
 
 def _column(values: Tensor) -> Tensor | None:
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else None
-
-
-def _least_squares(received: Tensors, parts: list[Tensors]) -> list[float]:
-    """Coefficients of the sum of `parts` that is nearest to the received update."""
-    rows = torch.stack([flat({name: part[name] for name in received}) for part in parts])
-    lengths = rows.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    rows = rows / lengths[:, None]
-    solved = torch.linalg.lstsq(rows @ rows.T, rows @ flat(received), driver="gelsd").solution
-    return (solved / lengths).tolist()
-
-
-def _explains(step: Simulated, parts: list[Tensors], weights: list[float]) -> bool:
-    total = {
-        name: sum((w * part[name].double() for w, part in zip(weights, parts)), torch.zeros((), dtype=torch.float64))
-        for name in step.received
-    }
-    return verdict(step, {name: t.to(step.received[name].dtype) for name, t in total.items()}).status == "exact"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from invertigo.federation.calling import copied
 from invertigo.federation.defended import DefendedRound
 from invertigo.federation.descent import SETTINGS, check_groups, shaped
 from invertigo.federation.functional import batchnorm_statistics
@@ -25,6 +25,7 @@ from invertigo.types import (
     Task,
     Update,
     buffers_of,
+    duplicate,
     trainable,
 )
 
@@ -90,7 +91,7 @@ def train(
         )
     batch = _follow(batch, next(iter(before.values())))
     _check_labels(batch, task, task.num_classes)
-    model = _copy(task.model)
+    model = duplicate(task.model)
     model.train(local.mode == "train")
     shield = None if defense is None else DefendedRound(defense, task, model, local, secret, number)
     with _random_state_restored(before, generator), batchnorm_statistics(model) as seen, torch.enable_grad():
@@ -192,14 +193,14 @@ def _aside(
     task: Task, model: nn.Module, batch: Batch, local: LocalTraining, before: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The gradient of another batch at the same parameters, leaving the model and the random state alone."""
-    copied = _copy(model)
+    copied = duplicate(model)
     with torch.random.fork_rng(_cuda_devices(model.parameters())):
         _accumulate(task, copied, batch, local, before)
     return _gradients(copied)
 
 
 def _backward(task: Task, model: nn.Module, batch: Batch, weight: float = 1.0) -> None:
-    def call(*inputs: Tensor, **named: Tensor) -> Tensor:
+    def call(*inputs: Any, **named: Any) -> Any:
         output = _forward(model, batch, inputs, named)
         if task.num_classes is None and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
             _check_labels(batch, task, output.shape[1])
@@ -219,10 +220,10 @@ def _backward(task: Task, model: nn.Module, batch: Batch, weight: float = 1.0) -
     (loss if weight == 1.0 else weight * loss).backward()
 
 
-def _forward(model: nn.Module, batch: Batch, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
+def _forward(model: nn.Module, batch: Batch, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     shapes = {name: tuple(tensor.shape) for name, tensor in batch.fields.items()}
     try:
-        return model(*inputs, **named)
+        return model(*map(copied, inputs), **{name: copied(value) for name, value in named.items()})
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -245,21 +246,11 @@ def _check_labels(batch: Batch, task: Task, classes: int | None) -> None:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         return
     outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
+    if any(not replace(task, num_classes=classes).ignores(int(label)) for label in outside.unique()):
         raise InvalidValueError(
             f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1}). "
             "Number the classes from 0, or give the model as many outputs as there are classes."
         )
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise InvalidValueError(
-            f"The model cannot be copied ({error}). A module keeps a computed tensor as an attribute; detach it, or "
-            "register it as a buffer, so that training can run on a copy and leave your model alone."
-        ) from error
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:

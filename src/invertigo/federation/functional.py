@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from invertigo.federation.calling import calling, eager, plain_attributes_kept
 from invertigo.federation.descent import Descent, check_groups, shaped
 from invertigo.federation.randomness import SEED, Averaged, RandomState, cuda_devices, reseed, seeded
 from invertigo.types import LocalTraining, Task
@@ -62,7 +62,7 @@ def functional_update(
         parameters = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
 
     def loss(values: Fields, fields: Fields) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        call = Call(task.model, {**buffers, **values}, drawn)
+        call = Call(calling(task.model, buffers, values), values, drawn)
         if not statistics:
             return task.evaluate(call, fields), {}
         with batchnorm_statistics(task.model) as seen:
@@ -85,6 +85,7 @@ def functional_update(
         nonlocal drawn
         drawn = iter(randomness)
         reseed(devices, seed)
+        fields = {**task.known, **fields}
         if local.sends == "gradient":
             slopes, first = gradient(parameters, fields)
             return Simulation(shaped(local, slopes, parameters, parameters), first)
@@ -101,15 +102,15 @@ def functional_update(
 class Call:
     """Stands for the model in a step: runs it with the parameters that are being tried, which are `parameters`."""
 
-    def __init__(self, model: nn.Module, values: Fields, randomness: Iterator[RandomState]) -> None:
-        self.model, self.parameters, self._randomness = model, values, randomness
+    def __init__(self, run: Callable[..., Any], parameters: Fields, randomness: Iterator[RandomState]) -> None:
+        self.parameters, self._run, self._randomness = parameters, run, randomness
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """What the model returns for these inputs."""
         state = next(self._randomness, None)
         if state is not None:
             state.restore()
-        return functional_call(self.model, dict(self.parameters), inputs, named)
+        return self._run(*inputs, **named)
 
 
 def _select(fields: Fields, part: slice) -> dict[str, Tensor]:
@@ -148,7 +149,12 @@ def simulating(model: nn.Module, mode: str, *, drawing: bool = False) -> Iterato
         for module in tracking:
             # In training mode PyTorch then normalises by the batch and leaves the running statistics alone.
             module.track_running_stats = tracking[module] and mode != "train"
-        with sdpa_kernel(SDPBackend.MATH), seeded(model.parameters()), nullcontext() if drawing else Averaged():
+        with ExitStack() as stack:
+            for context in (eager(model), plain_attributes_kept(model), seeded(model.parameters())):
+                stack.enter_context(context)
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if not drawing:
+                stack.enter_context(Averaged())
             yield
     finally:
         for module, training in modes.items():

@@ -105,13 +105,15 @@ def _recurrent(function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def _mean_in_place(_function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-    return args[0].copy_(rate) if isinstance(rate, Tensor) else args[0].fill_(rate)
+    drawn, *rest = args
+    rate = rest[0] if rest else kwargs.get("p", 0.5)
+    return drawn.copy_(rate) if isinstance(rate, Tensor) else drawn.fill_(rate)
 
 
 def _mean(_function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    rate = args[1] if len(args) > 1 else kwargs.get("p")
-    return args[0].clone() if rate is None else torch.full_like(args[0], rate)
+    drawn, *rest = args or (kwargs["input"],)
+    rate = rest[0] if rest else kwargs.get("p")
+    return drawn.clone() if rate is None else torch.full_like(drawn, rate)
 
 
 _DROPS = (

@@ -33,8 +33,9 @@ def replay(
     Returns: see `Replay`. A defense's view (`Knowledge.view`) is not applied: what a defense did is a difference too.
     """
     started = time.monotonic()
-    step = Simulated(observation, _follow(truth, observation))
+    step = Simulated(observation, truth, observation.local)
     try:
+        step = replace(step, truth=step.follow(truth))
         found = _judge(step, randomness, started + seconds)
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, InvertigoError) as error:
         found = Replay(float("inf"), 0.0, 0.0, (), "impossible", _sentence(error), 0.0, 0.0)
@@ -59,11 +60,6 @@ def _random(step: Simulated, plain: Replay, randomness: Sequence[RandomState]) -
             return replace(again, cause=f"{again.cause}; {note}" if again.cause else note)
     unknown = "and the recorded random state does not reproduce it" if randomness else "whose state was not recorded"
     return replace(plain, status="random", cause=f"the forward pass draws random numbers (dropout, noise), {unknown}")
-
-
-def _follow(truth: Batch, observation: Observation) -> Batch:
-    like = next(iter(observation.parameters.values()))
-    return truth.to(like.device, like.dtype if like.is_floating_point() else None)
 
 
 def _sentence(error: Exception) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from invertigo.federation.comparison import LayerGap, allowance, compare, flat, overall
 from invertigo.federation.functional import functional_update, simulating
 from invertigo.federation.randomness import SEED, RandomState
-from invertigo.types import Batch, Observation
+from invertigo.types import Batch, LocalTraining, Observation
 
 Tensors = Mapping[str, Tensor]
 LOUDEST = 1e-3
@@ -46,17 +46,22 @@ class Simulated:
 
     observation: Observation
     truth: Batch
+    local: LocalTraining
 
     def changed(self, **changes: Any) -> Simulated:
         """The same truth under another recipe: `LocalTraining` fields by name."""
-        o = self.observation
-        return replace(self, observation=replace(o, local=replace(o.local, **changes)))
+        return replace(self, local=replace(self.local, **changes))
 
     @property
     def received(self) -> Tensors:
         """The update as the adversary holds it, in the parameters' order."""
         tensors = self.observation.update.tensors
         return {name: tensors[name] for name in self.observation.parameters}
+
+    def follow(self, batch: Batch) -> Batch:
+        """A batch on the device and in the dtype of the parameters."""
+        like = next(iter(self.observation.parameters.values()))
+        return batch.to(like.device, like.dtype if like.is_floating_point() else None)
 
     @cached_property
     def quiet(self) -> Tensors:
@@ -88,10 +93,10 @@ class Simulated:
         cast = partial(_double, double)
         task = o.task
         simulate = functional_update(
-            task, cast(o.parameters), cast(o.buffers), o.local, len(truth),
+            task, cast(o.parameters), cast(o.buffers), self.local, len(truth),
             transformable=False, randomness=randomness, seed=seed,
         )  # fmt: skip
-        with simulating(task.model, o.local.mode, drawing=drawing), torch.enable_grad():
+        with simulating(task.model, self.local.mode, drawing=drawing), torch.enable_grad():
             return {name: tensor.detach() for name, tensor in simulate(cast(truth.fields)).update.items()}
 
 
@@ -130,3 +135,21 @@ def _double(wanted: bool, tensors: Tensors) -> Tensors:
     if not wanted:
         return tensors
     return {k: t.double() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def least_squares(received: Tensors, parts: Sequence[Tensors]) -> list[float]:
+    """Coefficients of the sum of `parts` that is nearest to the received update."""
+    rows = torch.stack([flat({name: part[name] for name in received}) for part in parts])
+    lengths = rows.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    rows = rows / lengths[:, None]
+    solved = torch.linalg.lstsq(rows @ rows.T, rows @ flat(received), driver="gelsd").solution
+    return (solved / lengths).tolist()
+
+
+def explains(step: Simulated, parts: Sequence[Tensors], weights: Sequence[float]) -> bool:
+    """The weighted sum of the parts is the received update, to rounding."""
+    total = {
+        name: sum((w * part[name].double() for w, part in zip(weights, parts)), torch.zeros((), dtype=torch.float64))
+        for name in step.received
+    }
+    return verdict(step, {name: t.to(step.received[name].dtype) for name, t in total.items()}).status == "exact"

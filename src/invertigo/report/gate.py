@@ -123,12 +123,13 @@ def check(
     Each example counts with the strongest of all attacks on it, whichever attack that was.
 
     Args:
-        require_controls: a verdict of *resists* whose controls are not on record is not believed.
+        require_controls: that no more can be rebuilt than was, is believed only when the controls passed that must
+            stand behind it, on rungs up to `level`.
     """
     parsed = [parse_limit(text, record) for text in (limits or ["recovered > 0"])]
     attacks = [attack for attack in record.ran if level is None or attack.level <= level]
     findings = tuple(Finding(limit, measure(record, attacks, limit), _bounds_leaks(record, limit)) for limit in parsed)
-    return Gate(record.title, findings, tuple(_doubts(record, findings, require_controls)))
+    return Gate(record.title, findings, tuple(_doubts(record, findings, level, require_controls)))
 
 
 def measure(record: AuditRecord, attacks: Sequence[AttackRecord], limit: Limit) -> float | None:
@@ -165,13 +166,10 @@ def _bounds_leaks(record: AuditRecord, limit: Limit) -> bool:
     return limit.comparison in ((">", ">=") if upwards else ("<", "<="))
 
 
-def _doubts(record: AuditRecord, findings: Sequence[Finding], require_controls: bool) -> list[str]:
+def _doubts(record: AuditRecord, findings: Sequence[Finding], level: int | None, require_controls: bool) -> list[str]:
     doubts = [f"The audit is inconclusive: {record.verdict.headline}"] * (record.verdict.status == "inconclusive")
     doubts += [f"Fatal flag '{flag.code}': {flag.message}" for flag in record.flags if flag.severity == "fatal"]
-    if require_controls and record.verdict.status == "resists" and record.uncontrolled:
-        doubts.append(
-            f"The verdict is 'resists', but the controls that must stand behind it ({', '.join(record.uncontrolled)}) "
-            "did not pass or are not on record. Run the audit again with this version."
-        )
+    if require_controls and record.verdict.status != "inconclusive":
+        doubts += [f"That no more can be rebuilt is not shown: {reason}." for reason in record.unproven(level)]
     doubts += [f"'{finding.limit}' was not measured." for finding in findings if finding.value is None]
     return doubts

@@ -112,6 +112,20 @@ class LocalTraining:
         untouched = not (self.l2 or self.proximal or self.clip_norm or self.clip_value)
         return self.sends == "gradient" and untouched and not self.batch_sizes and not self.weights
 
+    @property
+    def linear(self) -> bool:
+        """What is sent is a sum of the examples' gradients with one factor for all parameters.
+
+        Then the ratio of a layer's weight and bias parts is that of its gradients; not so after Adam, with weight decay
+        or another penalty, with clipping by value, or with a learning rate for each group.
+        """
+        if self.l2 or self.clip_value is not None:
+            return False
+        if self.sends == "gradient":
+            return True
+        bent = self.weight_decay or self.proximal or self.groups
+        return self.optimizer == "sgd" and not bent
+
     def _slices(self, num_examples: int) -> list[slice]:
         if not self.batch_sizes:
             size = self.batch_size or num_examples

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from invertigo.types.errors import InvalidValueError, MismatchError
 
+HALVES = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class Update:
@@ -39,6 +41,19 @@ class Update:
     def norm(self) -> float:
         """L2 norm over all tensors."""
         return torch.linalg.vector_norm(torch.stack([t.double().norm() for t in self.tensors.values()])).item()
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision as float32 with the same values; anything else as it is."""
+    return tensor.float() if tensor.dtype in HALVES else tensor
+
+
+def rounding(tensor: Tensor) -> float:
+    """Machine epsilon of the coarsest type that holds `tensor`'s values: half precision shows after a cast back."""
+    for dtype in HALVES:
+        if torch.equal(tensor.to(dtype).to(tensor.dtype), tensor):
+            return torch.finfo(dtype).eps
+    return torch.finfo(tensor.dtype).eps
 
 
 def check_fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], what: str = "update") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertigo.auditing.case import Case
-from invertigo.auditing.controls.fit import fit_control, floor_of, truth_residuals
+from invertigo.auditing.controls.fit import fit_control, yardsticks
 from invertigo.auditing.controls.positive import SHARE, positive_control
 from invertigo.auditing.controls.replaying import Replayed, replay_control
 from invertigo.auditing.controls.schedule import budget_needed, schedule_control
@@ -23,15 +23,16 @@ class Controls:
     needs_seconds: float | None = None
 
 
-def make_controls(case: Case, session: Session, replayed: Sequence[Replayed], decoys: int, seed: int) -> Controls:
+def make_controls(
+    case: Case, session: Session, replayed: Sequence[Replayed], decoys: int, seed: int, *, automatic: bool
+) -> Controls:
     """Judge the schedules and the fit, and run the positive control where the verdict may hang on it."""
     scored, records = case.truth is not None, session.records
     replays = replay_control(replayed, scored)
     schedule = schedule_control(records, session.entries)
     places = {(int(s.knowledge.level), s.knowledge.view is not None): s for s in session.seen}
-    truths = truth_residuals(case, places)
-    fit = fit_control(records, truths, {place: floor_of(seen) for place, seen in places.items()})
-    worth = replays.status == schedule.status == "passed" and not session.interrupted
+    fit = fit_control(records, yardsticks(case, places))
+    worth = automatic and replays.status == schedule.status == "passed" and not session.interrupted
     positive = _positive(case, session, decoys, seed, worth=worth)
     open_time = schedule.status != "passed" and not any(r.recovered for r in records)
     needs = None
@@ -47,7 +48,7 @@ def _positive(case: Case, session: Session, decoys: int, seed: int, *, worth: bo
         return ControlRecord(name="positive", status="unknown", summary="There was no truth to make it from.")
     recovered = any(r.recovered for r in session.records)
     if not worth and not recovered:
-        summary = "It was not made, because other controls leave the audit open already."
+        summary = "It was not made, because the audit is open for another reason."
         return ControlRecord(name="positive", status="unknown", summary=summary)
     seconds = min(SHARE * session.budget.seconds, session.budget.left - 2 * session.judging)
     first = next(iter(session.observations.values()))

@@ -117,7 +117,7 @@ def replay_control(replayed: Sequence[Replayed], scored: bool) -> ControlRecord:
     if not judged:
         return ControlRecord(name="replay", status="unknown", summary="No update was observed, so none was replayed.")
     worst = _worst(judged)
-    facts: dict[str, float | str | None] = {}
+    facts: dict[str, float | str | None] = {"seconds": sum(one.found.seconds for one in replayed if one.found)}
     for one in replayed:
         facts[f"rung {int(one.level)}"] = one.status
         if one.found is not None:

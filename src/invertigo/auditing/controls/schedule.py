@@ -108,9 +108,11 @@ def budget_needed(records: Sequence[AttackRecord], overhead: float, reserve: flo
 
 
 def _need(record: AttackRecord, known: dict[str, float]) -> float:
+    if record.seconds_needed is not None:
+        return record.seconds_needed
     if record.exact or (record.planned_iterations is None and record.status == "ran"):
         return record.seconds
-    return record.seconds_needed or known.get(record.attack) or max(known.values(), default=record.seconds)
+    return known.get(record.attack) or max(known.values(), default=record.seconds)
 
 
 def _upper(text: str) -> str:
