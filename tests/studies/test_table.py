@@ -222,9 +222,15 @@ def test_parquet_that_is_older_than_a_cell_is_not_believed(tmp_path):
     assert quick_table(store, **asked) is None
 
 
-def test_a_table_of_parquet_needs_neither_torch_nor_the_cells():
+def test_a_table_of_parquet_needs_neither_torch_nor_the_cells(tmp_path):
+    pytest.importorskip("pyarrow")
     import subprocess
     import sys
 
-    code = "import sys; from invertigo.studies import row_table; print('torch' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+    kept(tmp_path, [cell({"model": "vgg"}, seed, [attack(psnr=[10.0 + seed])]) for seed in (0, 1, 2)])
+    code = (
+        "import sys; from invertigo.studies.store import Store; from invertigo.studies.row_table import quick_table\n"
+        f"laid, _ = quick_table(Store({str(tmp_path)!r}), rows=['model'], columns=[], value='psnr.mean', where={{}})\n"
+        "print('torch' in sys.modules, laid.entries[0, 0].n)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "3"]

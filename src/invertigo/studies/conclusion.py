@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from invertigo.studies.plan import in_shard, place_of, read_plan, same_experimen
 from invertigo.studies.run import read_study
 from invertigo.studies.spec import Study
 from invertigo.studies.standing import Standing, standing
-from invertigo.studies.store import CellResult, Store
+from invertigo.studies.store import CellResult, Store, uncollected
 from invertigo.types.errors import MissingDataError
 
 CLAIMS = "claims.json"
@@ -56,7 +54,7 @@ def conclude(place: str | Path, *, matching: bool = False) -> Conclusion:
     """
     store = Store(place)
     study, preset = read_study(store)
-    with _uncollected():
+    with uncollected():
         results, others = _gather(store, study.at(preset))
         found = standing(results)
         if matching:
@@ -83,18 +81,6 @@ def _gather(store: Store, study: Study) -> tuple[list[CellResult], int]:
 
 def _unread(result: CellResult) -> CellResult:
     return replace(result, record=None, failure=None)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for garbage: the records of ten thousand cells all stay, and looking through them doubles the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def write_part(place: str | Path, shard: tuple[int, int]) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
+from invertigo.studies.student import CONFIDENCE, half_width
 from invertigo.types import Interval
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ FEW = 10
 
 MANY = 2000
 """Above this many values the normal theory is exact enough, and far cheaper than resampling."""
-
-CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float | int]) -> Interval:
@@ -101,10 +100,7 @@ def _spearman(x: Tensor, y: Tensor) -> Tensor:
 
 def student_interval(values: Sequence[float | int]) -> Interval:
     """The mean of `values` with Student's interval."""
-    from scipy.special import stdtrit
-
-    n, mean = len(values), fmean(values)
-    reach = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
+    n, mean, reach = len(values), fmean(values), half_width(values)
     return Interval(float(mean), float(mean - reach), float(mean + reach), n, CONFIDENCE)
 
 

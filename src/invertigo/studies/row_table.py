@@ -10,11 +10,12 @@ from invertigo.auditing.record import MetricRecord
 from invertigo.studies.guard_values import GUARD
 from invertigo.studies.rows import Attack, Cell, read_rows
 from invertigo.studies.slices import RECORDED, label, matches
-from invertigo.studies.store import Store
+from invertigo.studies.store import Store, uncollected
 from invertigo.studies.table import Table, check_wanted, lay_out, unit_of
 from invertigo.studies.values import CLIENT, parse_value
 
 
+@uncollected()
 def quick_table(
     store: Store,
     *,
@@ -38,7 +39,7 @@ def quick_table(
     check_wanted(axes, where, found.axes)
     left_out = found.standing.changed if matching else frozenset()
     recorded = [axis for axis in RECORDED if axis not in found.axes]
-    chosen = [cell for cell in found.cells if all(_has(cell, axis, wanted, recorded) for axis, wanted in where.items())]
+    chosen = _chosen(found, where, recorded)
     ways = _ways(found.cells, [axis for axis in recorded if axis in axes], left_out)
     inside = {axis: wanted for axis, wanted in where.items() if axis in recorded}
     places: dict[tuple[str, ...], list[float | None]] = {}
@@ -47,19 +48,21 @@ def quick_table(
         for known in ways:
             if done and known and not any(_is(one, known) for one in cell.attacks):
                 continue
-            key = tuple(label(known[axis] if axis in known else _coordinate(cell, axis)) for axis in axes)
+            key = tuple(label(known[axis]) if axis in known else found.named(cell, axis) for axis in axes)
             places.setdefault(key, []).append(_number(cell, {**inside, **known}) if done else None)
     table = lay_out(
         places, rows, columns, value=value,
         unit=unit_of([MetricRecord.model_validate(metric) for metric in found.metrics], value),
         averaged=tuple(a for a, v in found.axes.items() if len(v) > 1 and a not in {*axes, *where}),
-        strongest=any(len(_spoken(cell, [*axes, *where])) > 1 for cell in found.cells),
+        strongest=any(len(cell.attacks) > 1 and len(_spoken(cell, [*axes, *where])) > 1 for cell in found.cells),
     )  # fmt: skip
     return table, found.standing.sentences()
 
 
 def _ways(cells: Sequence[Cell], wanted: Sequence[str], left_out: frozenset[str]) -> list[dict[str, Any]]:
     ways: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if not wanted:
+        return [{}]
     for cell in cells:
         for one in cell.attacks if cell.done and cell.key not in left_out else ():
             way = {axis: getattr(one, axis) for axis in wanted}
@@ -84,12 +87,16 @@ def _asked(cell: Cell, one: Attack, inside: Mapping[str, Any]) -> bool:
     return inside.get("attack") in (None, one.attack) and (level is None or str(level) == str(one.level))
 
 
-def _has(cell: Cell, axis: str, wanted: Any, recorded: Sequence[str]) -> bool:
-    return axis in recorded or matches(_coordinate(cell, axis), wanted)
-
-
-def _coordinate(cell: Cell, axis: str) -> Any:
-    return cell.coordinates.get(axis, cell.seed if axis == "seed" else None)
+def _chosen(found: Rows, where: Mapping[str, Any], recorded: Sequence[str]) -> list[Cell]:
+    """The cells with the coordinates in `where`; what an audit records inside does not count."""
+    chosen = list(found.cells)
+    for axis, wanted in where.items():
+        if axis in found.axes:
+            ranks, position = found.having(axis, wanted), found.position[axis]
+            chosen = [cell for cell in chosen if cell.place[position] in ranks]
+        elif axis not in recorded:
+            chosen = [cell for cell in chosen if matches(cell.seed if axis == "seed" else None, wanted)]
+    return chosen
 
 
 def _is(one: Attack, way: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from invertigo.studies.columns import column_of
 from invertigo.studies.frame import FACTS, text_of
 from invertigo.studies.place import Local
-from invertigo.studies.slices import plain
+from invertigo.studies.slices import label, matches, plain
 from invertigo.studies.standing import Standing, standing_of
 from invertigo.studies.store import Store
 
@@ -37,10 +37,10 @@ class Attack:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its coordinates as the study has them, its attacks, and the value asked for if that is the client's."""
+    """One cell: the ranks of its coordinates on the axes, its attacks, and the value where that is the client's."""
 
     key: str
-    coordinates: Mapping[str, Any]
+    place: tuple[int, ...]
     seed: int
     done: bool
     number: float | None
@@ -63,6 +63,26 @@ class Rows:
     def standing(self) -> Standing:
         """How many cells no longer match the present code."""
         return standing_of({cell.key: self.contents.get(cell.rests_on) for cell in self.cells if cell.done})
+
+    @cached_property
+    def labels(self) -> dict[str, list[str]]:
+        """What each value of each axis is called, by its rank."""
+        return {axis: [label(value) for value in values] for axis, values in self.axes.items()}
+
+    def named(self, cell: Cell, axis: str) -> str:
+        """What a cell's coordinate, or its seed, is called."""
+        if axis in self.axes:
+            return self.labels[axis][cell.place[self.position[axis]]]
+        return label(cell.seed if axis == "seed" else None)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Where each axis stands in `Cell.place`."""
+        return {axis: i for i, axis in enumerate(self.axes)}
+
+    def having(self, axis: str, wanted: Any) -> set[int]:
+        """Ranks of the values of an axis that `wanted` means."""
+        return {rank for rank, value in enumerate(self.axes[axis]) if matches(value, wanted)}
 
 
 def read_rows(store: Store, value: str, client: bool) -> Rows | None:
@@ -159,8 +179,7 @@ def _cells(
         where = (key, place, seed, block)
         if where not in cells:
             own = number if client else None
-            coordinates = {axis: values[rank] for (axis, values), rank in zip(axes.items(), place)}
-            cells[where] = Cell(key, coordinates, seed, status == "done", own, [], rests or "", client)
+            cells[where] = Cell(key, place, seed, status == "done", own, [], rests or "", client)
         if name is not None:
             strength = None if worst is None else (recovered or 0.0, identified or 0.0, sign * worst, -float(level))
             found = Attack(name, level, bool(informed), ran == "ran", strength, number)

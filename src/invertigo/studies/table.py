@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from invertigo.auditing.record import MetricRecord
 from invertigo.studies.guard_values import GUARD, adversaries
 from invertigo.studies.slices import RECORDED, axes_of, check_axes, coordinate, label, plain, reading, select
+from invertigo.studies.student import half_width
 from invertigo.studies.values import parse_value
 from invertigo.types.errors import ConfigurationError
 
@@ -209,16 +210,13 @@ def _natural(keys: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def _entry(readings: Sequence[float | None]) -> Entry | None:
-    from invertigo.studies.estimates import student_interval
-
     numbers = [number for number in readings if number is not None]
     if not numbers:
         return None
     lacking = len(readings) - len(numbers)
     if len(numbers) < 2:
         return Entry(numbers[0], None, 1, lacking)
-    found = student_interval(numbers)
-    return Entry(fmean(numbers), (found.high - found.low) / 2, len(numbers), lacking)
+    return Entry(fmean(numbers), half_width(numbers), len(numbers), lacking)
 
 
 def _unit(results: Sequence[CellResult], value: str) -> str:
