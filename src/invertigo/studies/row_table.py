@@ -8,7 +8,7 @@ from typing import Any
 
 from invertigo.auditing.record import MetricRecord
 from invertigo.studies.guard_values import GUARD
-from invertigo.studies.rows import Attack, Cell, read_rows
+from invertigo.studies.rows import Attack, Cell, Rows, read_rows
 from invertigo.studies.slices import RECORDED, label, matches
 from invertigo.studies.store import Store, uncollected
 from invertigo.studies.table import Table, check_wanted, lay_out, unit_of
