@@ -30,8 +30,8 @@ UPWARD = {("auditing", "report")}
 UNPICKLERS = {"data/cifar.py", "data/inert_pickle.py"}
 """CIFAR-10 and Citeseer are published as pickles; these files read them with unpicklers that know arrays only."""
 
-LENDERS = {"models/building.py"}
-"""`nn.Module` constructors take no generator, so this file lends the global one a seed and gives back its state."""
+LENDERS = {"models/building.py", "federation/randomness.py"}
+"""`nn.Module` constructors and dropout take no generator, so these lend the global one a seed in a fork."""
 
 MOVERS = {"testing/attack_results.py"}
 """Moves the global state on, in a fork, to see whether an attack depends on it."""

@@ -15,6 +15,7 @@ PAGES = [
     ["README.md", "docs/quickstart.md", "docs/cli.md", "docs/attacks.md", "docs/defenses.md"],
     ["docs/extending.md"],
     ["docs/guard.md"],
+    ["docs/watching.md"],
 ]
 """Pages that share a process; the README and the page on extending register an attack of the same name."""
 

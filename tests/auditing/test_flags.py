@@ -63,6 +63,7 @@ CASES = {
     "unrecognised_likeness": evidence(
         attack(scores={"psnr": [20.0, 22.0]}, outcomes=["nothing", "nothing"]), metrics=[DECIBELS]
     ),
+    "identified_beyond_chance": evidence(attack(outcomes=["nothing", "exact"], ranks=[1, 1], decoys=100)),
     "outside_range": evidence(outside_range=0.5),
     "optimiser_failed": evidence(
         attack(outcomes=["nothing", "nothing"]),
@@ -95,6 +96,18 @@ CASES = {
 @pytest.mark.parametrize("code", CASES)
 def test_each_flag_is_raised_by_its_own_case_and_by_no_other(code):
     assert codes(CASES[code]) == [code]
+
+
+@pytest.mark.parametrize(
+    ("hits", "examples", "raised"), [(0, 1, False), (1, 1, True), (1, 2, False), (2, 8, True), (2, 64, False)]
+)
+def test_chance_in_the_line_up_is_binomial(hits, examples, raised):
+    from scipy.stats import binom
+
+    ranks = [1] * hits + [50] * (examples - hits)
+    found = attack(outcomes=["nothing"] * examples, ranks=ranks, decoys=100, scores={"psnr": [15.0] * examples})
+    assert ("identified_beyond_chance" in codes(evidence(found))) is raised
+    assert raised == (hits > 0 and bool(binom.sf(hits - 1, examples, 1 / 101) < 0.01))
 
 
 def test_a_clean_audit_raises_nothing():

@@ -1,6 +1,7 @@
 import pytest
 import yaml
 
+from invertigo.auditing.budget import parse_budget
 from invertigo.auditing.scenario import Scenario, load_scenario, scenario_names
 from invertigo.types import ConfigurationError, InvertigoError, UnknownNameError
 
@@ -115,3 +116,12 @@ def test_the_schema_describes_every_key():
     schema = Scenario.model_json_schema()
     assert set(schema["properties"]) == set(Scenario.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_the_demo_is_bounded_by_schedules_and_not_by_time():
+    """Its result must not depend on how busy the machine is: the audit's own attacks, under a budget far off."""
+    demo = load_scenario("demo")
+    for part in (demo, *demo.companions()):
+        assert part.attacks == "auto"
+        assert part.adversary.levels is None
+        assert parse_budget(part.budget) >= 1800

@@ -29,6 +29,20 @@ def full():
     return evaluate(found, truth, domain=Images((1, 25, 25)), public=public)
 
 
+def test_strangers_of_another_kind_vouch_for_nothing():
+    """Among noise any mosaic of a face stands out; its distance of 0.15 to 0.25 then counts for nothing."""
+    faces = torch.from_numpy(lfw_subset()[:8]).unsqueeze(1).double()
+    noisy = (faces + 0.12 * torch.randn(faces.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    strangers = Batch({"images": torch.rand(100, 1, 25, 25, generator=torch.Generator().manual_seed(1)).double()})
+    truth, guess = Batch({"images": faces}), {"images": noisy}
+    domain = Images((1, 25, 25))
+    vouched = evaluate(guess, truth, domain=domain, decoys=strangers)
+    alone = evaluate(guess, truth, domain=domain, decoys=strangers, same_kind=False)
+    close = vouched.scores.per_example["perceptual"] <= 0.15
+    assert vouched.outcomes.count("recognisable") > int(close.sum())
+    assert [outcome == "recognisable" for outcome in alone.outcomes] == close.tolist()
+
+
 def test_two_tensors_are_enough():
     found = invertigo.evaluate(FACES[:3] * 0.999, FACES[:3])
     assert found.outcomes == ["exact"] * 3

@@ -195,3 +195,24 @@ def test_a_truth_that_the_step_cannot_read():
     found = replay(observed(model, sent), Batch({"images": x}))
     assert found.status == "impossible"
     assert "'labels'" in found.cause
+
+
+def test_a_difference_that_kept_too_few_digits_is_not_called_exact():
+    model, (x, y) = network(), data()
+    before = {k: 100 + v for k, v in model.state_dict().items()}
+    model.load_state_dict(before)
+    slopes = gradient(model, F.cross_entropy, x, y)
+    truth = Batch({"images": x, "labels": y})
+
+    def judged(rate, change):
+        after = {k: v - rate * change(slopes[k]) for k, v in before.items()}
+        seen = Observation.from_parameters(
+            model, F.cross_entropy, before, after, domain=Images(SHAPE), learning_rate=rate, num_examples=4
+        )
+        return replay(seen, truth)
+
+    assert judged(1.0, lambda g: g).status == "exact"
+    assert judged(1.0, lambda g: g + 0.1 * g.abs().mean()).status == "differs"
+    coarse = judged(1e-4, lambda g: g)
+    assert coarse.status == "differs"
+    assert "rounding may be" in coarse.cause

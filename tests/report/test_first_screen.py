@@ -80,7 +80,7 @@ def test_attacks_chosen_by_hand_are_told(resisting: Audit) -> None:
 
 def test_an_open_verdict_tells_what_is_missing_and_how_long_it_would_take(resisting: Audit) -> None:
     audit = opened(resisting, missing=["The attacks were cut short."], needs_seconds=600.0)
-    for text in (_plain(render_html(audit)), str(audit)):
+    for text in (_plain(render_html(audit)), " ".join(str(audit).split())):
         assert "The attacks were cut short." in text
         assert "A budget of about 10 min would let every attack finish; this audit had 1 min." in text
     assert "More time alone would not settle it." in _plain(render_html(opened(resisting, missing=["No truth."])))
@@ -93,6 +93,7 @@ def test_a_control_that_failed_is_put_into_words(resisting: Audit) -> None:
     text = _plain(render_html(with_record(opened(resisting, headline=headline, missing=[summary]), controls=[fit])))
     assert "no image was rebuilt, but the search ended before it had explained the update" in text
     assert "unexplained" not in text
+    assert "Run a stronger search: more restarts" in text
 
 
 @pytest.mark.parametrize("which", ["leaking", "resisting"])
@@ -169,7 +170,7 @@ def test_weaker_adversaries_are_told_apart_from_the_one_who_succeeds(leaking: Au
     ]
     found = answer(leaking.record.model_copy(update={"levels": levels})).findings
     assert [(one.what.split(",")[0], one.breached) for one in found] == [("none of 8", False), ("6 of 8", True)]
-    assert "2 adversaries, the strongest of them whoever sees one update and learns the labels" in found[0].who
+    assert "both adversaries below, the strongest of them whoever sees one update and learns the labels" in found[0].who
     assert found[1].condition == "a what-if: x"
 
 
@@ -216,6 +217,7 @@ def test_nothing_won_shows_no_strangers(resisting: Audit) -> None:
 
 def test_the_private_original_is_never_among_the_strangers(leaking: Audit) -> None:
     """Public data that hold the very picture do not bring it onto the page."""
+    assert leaking.originals is not None
     lineup = Batch({"images": torch.cat([leaking.originals["images"], faces(200)[100:]])})
     kept = nearest_strangers(
         leaking.domain,
@@ -225,6 +227,7 @@ def test_the_private_original_is_never_among_the_strangers(leaking: Audit) -> No
         leaking.originals,
         lineup,
     )
+    assert len(kept["images"]) == 5
     for image in kept["images"]:
         assert not any(torch.equal(image, private) for private in leaking.originals["images"])
 

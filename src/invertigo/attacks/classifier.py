@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invertigo.attacks.dry_run import dry_run, for_rows
+from invertigo.attacks.dry_run import dry_run
 from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, RequirementError, tensors_in
@@ -150,7 +150,7 @@ def logit_gradients(
                 images = probe_images(observation, len(logits))
                 fields = {task.domain.inputs: images, task.domain.target: labels}
                 call = calling(task.model, observation.buffers, parameters)
-                loss = for_rows(task, len(logits)).evaluate(call, fields)
+                loss = task.evaluate(call, fields)
         (gradient,) = torch.autograd.grad(loss, logits)
     return gradient
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
-from invertigo.attacks.labels import fit_shares
+from invertigo.attacks.shares import fit_shares
 from invertigo.types import Observation, RequirementError, Update
 
 TOLERANCE = 1e-4

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
 from invertigo.attacks.column_space import classes_in_column_space
+from invertigo.attacks.shares import fit_shares
 from invertigo.attacks.targets import float_targets
 from invertigo.types import Observation, RequirementError
 
@@ -236,16 +236,6 @@ def _alternate(
         own = torch.where(known[:, None], (own + wanted) / 2, features)
         directions = reader.directions(reader.logits(own))
     return best
-
-
-def fit_shares(directions: Tensor, gradient: Tensor) -> Tensor:
-    """(class,) shares c >= 0 with sum 1 that minimise |sum_k c_k D_k - g|; `directions` (label, class), g (class,)."""
-    scale = max(float(directions.abs().max()), 1e-12)
-    read = directions.any(1).to(torch.float64)[None]  # a target that the loss ignores would absorb any rest
-    system = torch.cat([directions.T / scale, 10 * read]).cpu().numpy()
-    target = torch.cat([gradient.cpu() / scale, torch.full((1,), 10.0, dtype=torch.float64)]).numpy()
-    solution, _ = nnls(system, target)
-    return torch.from_numpy(solution / max(solution.sum(), 1e-12)).to(gradient.device)
 
 
 def _project(reader: ClassifierGradient, weight: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invertigo.attacks.classifier import probe_images
-from invertigo.attacks.dry_run import ERRORS, dry_run, for_rows
+from invertigo.attacks.dry_run import ERRORS, dry_run
 from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, RequirementError, tensors_in
@@ -105,10 +106,9 @@ class _Asked:
         images = probe_images(self.observation, self.count)
         fields = {task.domain.inputs: images, task.domain.target: target.to(images)}
         try:
-            with simulating(task.model, "eval"), torch.enable_grad():
-                loss = for_rows(task, self.count).evaluate(
-                    lambda *a, **k: with_tensors(inner(*a, **k), replaced), fields
-                )
+            with simulating(task.model, "eval"), torch.enable_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of shapes that broadcast, which is asked for here
+                loss = task.evaluate(lambda *a, **k: with_tensors(inner(*a, **k), replaced), fields)
                 grads = torch.autograd.grad(loss, leaves, allow_unused=True)
         except ERRORS:
             return None
@@ -122,7 +122,8 @@ class _Asked:
         """Each example's derivative depends on its own target, and on no other one's but by a factor."""
         other = self._target(0.0)
         other[0] = 1.0
-        before, after = self.derivatives(self._target(0.0)), self.derivatives(other)
+        between = _spread(0.1, 0.9)  # of a 0 and a 1, so that an absolute error changes its sign
+        before, after = self.derivatives(self._target(0.0), between), self.derivatives(other, between)
         if before is None or after is None or not bool(torch.isfinite(before).all() & torch.isfinite(after).all()):
             return False
         moved = (after[0] - before[0]).abs().max() > 1e-4 * before.abs().max().clamp_min(1e-12)
@@ -131,15 +132,16 @@ class _Asked:
 
     def binary(self) -> bool:
         """The derivative tells 0 from 1 by its sign, wherever the output lies."""
-
-        def spread(low: float, high: float) -> Callable[[Tensor], Tensor]:
-            return lambda t: torch.linspace(low, high, t.numel()).to(t).reshape(t.shape)
-
-        sides = [self.derivatives(self._target(t), spread(-3.0, 3.0)) for t in (0.0, 1.0)]
+        sides = [self.derivatives(self._target(t), _spread(-3.0, 3.0)) for t in (0.0, 1.0)]
         if sides[0] is None or sides[1] is None:
-            return self.derivatives(self._target(0.0), spread(0.1, 0.9)) is not None
+            return self.derivatives(self._target(0.0), _spread(0.1, 0.9)) is not None
         told = (sides[0] != 0) | (sides[1] != 0)
         return bool(((sides[0] > 0) & (sides[1] < 0))[told].all())
+
+
+def _spread(low: float, high: float) -> Callable[[Tensor], Tensor]:
+    """Outputs that lie evenly between two values, in place of the model's."""
+    return lambda t: torch.linspace(low, high, t.numel()).to(t).reshape(t.shape)
 
 
 def _output_shapes(observation: Observation, count: int) -> list[tuple[int, ...]]:

@@ -194,7 +194,7 @@ def run_audit(
     planted, misfits = observe_plants(case, rungs, entries, seed)
     observations = {level: seen.observation for level, seen in rounds.items()}
     reading = read_informed(case.defense, observations)
-    judge = Judge(case.task.domain, case.truth, case.lineup, decoys, case.reader)
+    judge = Judge(case.task.domain, case.truth, case.lineup, decoys, case.reader, not case.borrowed)
     quiet = attacks is None or attacks == "auto"
     session = Session(observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, quiet)
     session.judging = judge.warm_up()

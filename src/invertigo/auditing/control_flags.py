@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from invertigo.auditing.evidence import Evidence
@@ -9,6 +10,8 @@ from invertigo.auditing.record import AttackRecord, FlagRecord
 
 NEARER = 6.0
 """Decibels: half the error."""
+SELDOM = 0.01
+"""Of a guess without information, at one attack on one rung. One hit of one example among 100 decoys is as seldom."""
 OUTSIDE = 1e-3
 """A quarter of a grey level: rounding of stored pixels, not another normalisation."""
 
@@ -49,6 +52,26 @@ def _nearer(scores: Sequence[float], outcomes: Sequence[str], guesses: Sequence[
     return any(o == "nothing" and s > g + NEARER for s, o, g in zip(scores, outcomes, best))
 
 
+def _identified(e: Evidence) -> Flags:
+    """First in the line-up more often than chance: something of the example came through, if only to a machine."""
+    beyond = [a for a in e.ran if _chance(a) < SELDOM]
+    if beyond:
+        yield FlagRecord(
+            code="identified_beyond_chance",
+            severity="warning",
+            message=f"{_named(beyond)} drew pictures by which private examples come first in their line-up more often "
+            "than by chance, though they do not count as recognisable.",
+            remedy="An observer with a trained eye or a trained network may tell who was in the batch.",
+        )
+
+
+def _chance(attack: AttackRecord) -> float:
+    """Probability that a guess without information puts so many of the examples not rebuilt first in the line-up."""
+    ranks = [rank for rank, outcome in zip(attack.ranks, attack.outcomes) if outcome == "nothing"]
+    hits, n, p = ranks.count(1), len(ranks), 1 / (1 + attack.decoys)
+    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(hits, n + 1)) if hits else 1.0
+
+
 def _outside_range(e: Evidence) -> Flags:
     if e.outside_range > OUTSIDE:
         yield FlagRecord(
@@ -82,4 +105,10 @@ def _named(attacks: Sequence[AttackRecord]) -> str:
     return ", ".join(dict.fromkeys(f"{a.attack} (rung {a.level})" for a in attacks))
 
 
-CONTROL_RULES: tuple[Callable[[Evidence], Flags], ...] = (_doubtful, _likeness, _outside_range, _optimiser_failed)
+CONTROL_RULES: tuple[Callable[[Evidence], Flags], ...] = (
+    _doubtful,
+    _likeness,
+    _identified,
+    _outside_range,
+    _optimiser_failed,
+)

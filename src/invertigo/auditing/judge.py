@@ -28,6 +28,8 @@ class Judge:
     lineup: Batch | None
     decoys: int
     reader: Reader | None = None
+    same_kind: bool = True
+    """The line-up shows examples of the client's kind. Among others anything stands out, so they vouch for nothing."""
     baselines: dict[str, BaselineRecord] = field(default_factory=dict)
     _guesses: Mapping[str, Scores] | None = None
 
@@ -61,7 +63,15 @@ class Judge:
         lineup = self.lineup
         decoys = None if lineup is None else lineup.select(slice(0, self.decoys))
         guesses = self.guess()
-        return evaluate(fields, self.truth, domain=self.domain, public=lineup, decoys=decoys, baselines=guesses)
+        return evaluate(
+            fields,
+            self.truth,
+            domain=self.domain,
+            public=lineup,
+            decoys=decoys,
+            baselines=guesses,
+            same_kind=self.same_kind,
+        )
 
     def guess(self) -> Mapping[str, Scores]:
         """Scores of the guesses that read nothing, which are the same beside every attack; fills `baselines`."""

@@ -11,23 +11,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from invertigo.auditing.budget import parse_budget
+from invertigo.auditing.local_section import MOST_ROUNDS, LocalSection, Section
 from invertigo.auditing.overrides import apply_overrides, explain, held_under, unknown_keys
 from invertigo.auditing.packaged import packaged_names, read_mapping
 from invertigo.types import (
     ConfigurationError,
-    InvalidValueError,
-    LocalTraining,
 )
 
-MOST_ROUNDS = 10_000
-"""Epochs or rounds of any training in a scenario. No budget interrupts a training, so a slip must not last for days."""
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """Which private examples the client trains on."""
 
     name: str = Field("faces", description="A data set from `invertigo list data`, or a folder of images.")
@@ -53,7 +45,7 @@ class DataSection(_Section):
         return self
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The model that the client was sent."""
 
     name: str | None = Field(None, description="A model from `invertigo list models`.")
@@ -74,31 +66,7 @@ class ModelSection(_Section):
         return given if given.get("name") or given.get("factory") else {**given, "name": "lenet"}
 
 
-class LocalSection(_Section):
-    """How the client trains before it sends; the fields of `LocalTraining`."""
-
-    mode: Literal["train", "eval"] = "train"
-    sends: Literal["gradient", "difference"] = "gradient"
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-    epochs: int = Field(1, ge=1, le=MOST_ROUNDS)
-    batch_size: int | None = None
-    shares_buffers: bool = False
-
-    def build(self) -> LocalTraining:
-        """The client's recipe."""
-        return LocalTraining(**self.model_dump())
-
-    @model_validator(mode="after")
-    def _meaningful(self) -> LocalSection:
-        try:
-            self.build()
-        except InvalidValueError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-
-class AdversarySection(_Section):
+class AdversarySection(Section):
     """Who looks at the update."""
 
     levels: list[int] | None = Field(None, description="Rungs of the threat ladder to examine; default: see below.")
@@ -141,7 +109,7 @@ class DefenseSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class UtilitySection(_Section):
+class UtilitySection(Section):
     """Federated training in which every update passes the defense, to see what it costs in accuracy."""
 
     rounds: int = Field(
@@ -173,7 +141,7 @@ class CampaignSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class GuardedSection(_Section):
+class GuardedSection(Section):
     """A federation whose clients inspect what they receive, under an honest server and under attacks."""
 
     clients: int = Field(10, ge=1, description="Clients that hold a part of the examples each.")
@@ -195,14 +163,14 @@ class GuardedSection(_Section):
         return [CampaignSection.model_validate({"name": a}) if isinstance(a, str) else a for a in self.attacks]
 
 
-class NormaliseSection(_Section):
+class NormaliseSection(Section):
     """Channel means and deviations that the model's input is normalised with."""
 
     mean: list[float]
     std: list[float]
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """Everything an audit needs, in one file."""
 
     title: str = ""

@@ -22,7 +22,14 @@ WHO = {
 REPRODUCED = 1e-4
 """A relative residual below this is rounding: the solution reproduces the update."""
 FORBIDDING = frozenset(
-    {"no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition", "unrecognised_likeness"}
+    {
+        "no_informed_attack",
+        "no_decoys",
+        "few_decoys",
+        "doubtful_recognition",
+        "unrecognised_likeness",
+        "identified_beyond_chance",
+    }
 )
 """Warnings under which nothing that was not seen may be called absent, beside every fatal flag."""
 

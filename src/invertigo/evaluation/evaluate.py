@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,6 +82,7 @@ def evaluate(
     public: Batch | None = None,
     decoys: Batch | None = None,
     baselines: Mapping[str, Scores] | None = None,
+    same_kind: bool = True,
     seed: int = 0,
 ) -> Evaluation:
     """Score a reconstruction against the private batch, after matching the two in whichever order they come.
@@ -89,7 +90,8 @@ def evaluate(
     Both hold named tensors as the model reads them; bare tensors are taken to be the images. Without `domain` they
     are images whose range is inferred from the truth. `public` data serves the baselines, and as `decoys` too where
     those are not given; 100 or more make an identification count. `baselines` are those of an earlier evaluation of
-    the same truth, which saves computing them again.
+    the same truth, which saves computing them again. `same_kind=False` says that the decoys are strangers of another
+    kind, among which anything stands out, so that they vouch for nothing.
 
     Raises: MismatchError when the shapes do not fit; InvalidValueError for an empty or non-finite truth.
     """
@@ -100,7 +102,8 @@ def evaluate(
     scores = domain.score(batch, fields)
     baselines = domain.baselines(batch, public) if baselines is None else baselines
     identification = None if decoys is None else domain.identify(batch, fields, decoys)
-    found = OUTCOMES.get(domain.name, outcomes)(scores, identification, baselines)
+    vouched = identification if same_kind or identification is None else replace(identification, decoys=0)
+    found = OUTCOMES.get(domain.name, outcomes)(scores, vouched, baselines)
     generator = torch.Generator().manual_seed(seed)
     return Evaluation(
         scores=scores,

@@ -85,7 +85,7 @@ def functional_update(
         nonlocal drawn
         drawn = iter(randomness)
         reseed(devices, seed)
-        fields = {**task.known, **fields}
+        fields = task.completed(fields)
         if local.sends == "gradient":
             slopes, first = gradient(parameters, fields)
             return Simulation(shaped(local, slopes, parameters, parameters), first)

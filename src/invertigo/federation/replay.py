@@ -11,7 +11,7 @@ import torch
 from invertigo.federation.causes import likely_cause
 from invertigo.federation.comparison import LayerGap, flat
 from invertigo.federation.randomness import SEED, RandomState
-from invertigo.federation.simulated import Replay, Simulated, verdict
+from invertigo.federation.simulated import COARSEST, Replay, Simulated, verdict
 from invertigo.types import Batch, InvertigoError, Observation
 
 __all__ = ["LayerGap", "Replay", "replay"]
@@ -46,6 +46,9 @@ def _judge(step: Simulated, randomness: Sequence[RandomState], until: float) -> 
     plain = verdict(step, step.quiet)
     if plain.status != "differs":
         return plain
+    if plain.tolerance > COARSEST:
+        lost = "so the step cannot be checked (a learning rate far below the size of the parameters, low precision)"
+        return replace(plain, cause=f"rounding may be {plain.tolerance:.2g} of what was received, {lost}")
     one, other = (step.update(drawing=True, seed=seed) for seed in (SEED, SEED + 1))
     if not torch.equal(flat(one), flat(other)):
         return _random(step, plain, randomness)

@@ -16,6 +16,8 @@ from invertigo.federation.randomness import SEED, RandomState
 from invertigo.types import Batch, LocalTraining, Observation
 
 Tensors = Mapping[str, Tensor]
+COARSEST = 0.1
+"""Rounding, relative to the update, above which nothing can be told apart: what was received keeps too few digits."""
 LOUDEST = 1e-3
 """Relative difference to double precision above which it is no rounding: random draws differ between precisions."""
 Status = Literal["exact", "scaled", "differs", "random", "impossible"]
@@ -113,6 +115,8 @@ def _fits(received: Tensors, replayed: Tensors, noise: Tensors | None, carried: 
     """The verdict `exact` or `scaled`, or None."""
     allowed = allowance(received, replayed, noise, carried)
     found = _measured(received, replayed, allowed, "exact", "")
+    if found.tolerance > COARSEST:
+        return None
     if not any(layer.unexplained for layer in found.layers):
         return found
     if found.scale <= 0:

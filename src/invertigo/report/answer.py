@@ -11,7 +11,7 @@ from invertigo.auditing.record import AttackRecord, AuditRecord, LevelRecord
 from invertigo.report.numbers import duration
 from invertigo.report.subject import subject
 from invertigo.report.tables import attack_rows
-from invertigo.report.words import CONTROL_NAMES, CONTROL_STATES, CONTROLS, SHORTCOMINGS, WHO, spelled
+from invertigo.report.words import CONTROL_NAMES, CONTROL_STATES, CONTROLS, SHORTCOMINGS, WAYS_OUT, WHO, spelled
 
 FEW = 30
 """Examples under which a share is only indicative."""
@@ -63,6 +63,13 @@ class Answer:
     """(who or what, why)"""
     todo: tuple[str, ...]
 
+    @property
+    def briefly(self) -> tuple[Assurance, ...]:
+        """How sure it is, with all controls that passed in one entry and those that do not matter left out."""
+        passed = [one.name for one in self.sure if one.text == CONTROL_STATES["passed"]]
+        rest = tuple(one for one in self.sure if one.name not in passed and one.state != "none")
+        return (*rest, Assurance("good", "passed", ", ".join(passed))) if passed else rest
+
 
 def answer(record: AuditRecord) -> Answer:
     """Everything of the first screen."""
@@ -108,7 +115,9 @@ def _findings(record: AuditRecord) -> Iterator[Finding]:
         named = same[0] if breached else same[-1]
         who = WHO[named.level]
         if not breached and len(same) > 1:
-            who = f"{'all ' * (same == examined)}{len(same)} adversaries, the strongest of them {who}"
+            number = "both" if len(same) == 2 else f"all {len(same)}"
+            which = "that were examined" if same == examined else "below"
+            who = f"{number} adversaries {which}, the strongest of them {who}"
         yield Finding(who, what, breached, _condition(named))
         if breached and named.recovered == most:
             if named is not examined[-1]:
@@ -164,11 +173,12 @@ def _sample(record: AuditRecord) -> Assurance:
 
 
 def _portfolio(record: AuditRecord) -> Assurance:
-    names = list(dict.fromkeys(row.attack.attack for row in attack_rows(record) if row.attack in record.ran))
-    ran = f"{len(names)} {'attack' if len(names) == 1 else 'attacks'} ran ({', '.join(names)})" if names else "none ran"
+    ran = (row.attack for row in attack_rows(record) if row.attack is not None and row.attack.status == "ran")
+    names = list(dict.fromkeys(attack.attack for attack in ran))
+    who = f"{len(names)} {'attack' if len(names) == 1 else 'attacks'} ran ({', '.join(names)})" if names else "none ran"
     if record.portfolio == "chosen" and record.verdict.status != "leaks":
-        return Assurance("bad", "attacks", f"{ran}, chosen by hand: this says nothing about others")
-    return Assurance("good" if names else "bad", "attacks", ran)
+        return Assurance("bad", "attacks", f"{who}, chosen by hand: this says nothing about others")
+    return Assurance("good" if names else "bad", "attacks", who)
 
 
 def _unexamined(record: AuditRecord) -> Iterator[tuple[str, str]]:
@@ -193,6 +203,8 @@ def _todo(record: AuditRecord) -> Iterator[str]:
     yield from missing[:MOST_MISSING]
     if len(missing) > MOST_MISSING:
         yield f"{len(missing) - MOST_MISSING} more reasons are given with the verdict's details."
+    if verdict.status == "inconclusive":
+        yield from (WAYS_OUT[one.name] for one in record.controls if one.status in ("failed", "unknown"))
     if verdict.status == "inconclusive" and verdict.needs_seconds is None:
         yield "More time alone would not settle it."
     elif verdict.needs_seconds is not None and "budget" not in verdict.remedy:

@@ -1,8 +1,10 @@
-"""The result in a terminal: a full table, or twelve lines of plain text."""
+"""The result in a terminal: a full table, or twenty lines of plain text."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console, Group
@@ -20,7 +22,8 @@ from invertigo.report.tables import Row, attack_rows, baseline_rows, gain
 _COLOURS = {"leaks": "red", "resists": "cyan", "inconclusive": "yellow"}
 _SEVERITIES = {"fatal": ("fatal", "bold red"), "warning": ("caution", "yellow"), "info": ("note", "dim")}
 _MARKS = {"good": "✓", "bad": "✗", "open": "?", "none": "–"}
-_MOST_ROWS = 2
+_MOST_ROWS = 3
+_COLUMNS = 102
 
 
 def render(record: AuditRecord, console: Console) -> None:
@@ -92,28 +95,28 @@ def _defense(record: AuditRecord) -> Iterator[Text]:
 
 
 def to_text(record: AuditRecord) -> str:
-    """The result in at most twelve lines, without colours."""
+    """The result in about twenty lines, without colours: the answer, and the strongest attacks."""
     return "\n".join(_lines(record))
 
 
 def _lines(record: AuditRecord) -> Iterator[str]:
-    found, headline = answer(record), record.metrics[0]
-    rows, guesses = attack_rows(record), baseline_rows(record)
-    yield f"{record.verdict.status.upper()}  {found.headline}"
-    yield f"  {'audited':<14}{record.title}: {found.subject} (seed {record.seed}, {duration(record.seconds)})"
-    for name, entries in _blocks(found):
+    found, headline, rows = answer(record), record.metrics[0], attack_rows(record)
+    yield from _wrapped(f"{record.verdict.status.upper():<14}", found.headline)
+    yield from _wrapped("  audited", f"{record.title}: {found.subject}.")
+    for name, entries in _blocks(replace(found, sure=found.briefly)):
         if entries:
-            yield f"  {name:<14}{' '.join(_ended(entry) for entry in entries)}"
+            yield from _wrapped(f"  {name}", " ".join(map(_ended, entries)))
     score = f"{headline.label} {headline.unit} (worst / median)".replace("  ", " ")
-    yield f"  {'attack':<28}{score:<28}{'rebuilt':<10}{'over best guess'}"
+    yield f"  {'attack':<34}{score:<28}{'rebuilt':<10}{'over best guess'}"
     for row in rows[:_MOST_ROWS]:
-        yield f"  {_name(row):<28}{_line(record, row)}"
-    if len(rows) > _MOST_ROWS:
-        yield f"  … and {len(rows) - _MOST_ROWS} more in .rows"
-    for row in guesses[:1]:
-        yield f"  {row.label[:27]:<28}{_pair(record, row):<28}reads nothing from the update"
-    if record.flags:
-        yield f"flags: {', '.join(dict.fromkeys(flag.code for flag in record.flags))}"
+        yield f"  {_name(row):<34}{_line(record, row)}"
+    more = f"{len(rows) - _MOST_ROWS} more in .rows" if len(rows) > _MOST_ROWS else ""
+    flags = f"flags: {', '.join(dict.fromkeys(flag.code for flag in record.flags))}" if record.flags else ""
+    yield "  " + " · ".join(filter(None, [more, flags, f"seed {record.seed}", duration(record.seconds)]))
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(text, _COLUMNS, initial_indent=f"{name:<16}", subsequent_indent=" " * 16)
 
 
 def _ended(text: str) -> str:
@@ -121,13 +124,13 @@ def _ended(text: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row.label} (rung {row.attack.level})"[:27] if row.attack else row.label[:27]
+    return f"{row.label} (rung {row.attack.level})"[:33] if row.attack else row.label[:33]
 
 
 def _line(record: AuditRecord, row: Row) -> str:
     attack = row.attack
     if attack is None or attack.status != "ran":
-        return f"{attack.status}: {attack.reason}"[:80] if attack else ""
+        return f"{attack.status}: {attack.reason}"[:66] if attack else ""
     lead = gain(record, row)
     over = "–" if lead is None else f"{signed(lead, record.metrics[0].unit)} {record.metrics[0].unit}".strip()
     return f"{_pair(record, row):<28}{f'{attack.recovered} of {record.num_examples}':<10}{over}"

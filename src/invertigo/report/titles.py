@@ -45,7 +45,7 @@ def notices(views: Sequence[View]) -> Iterator[tuple[str, str]]:
         yield (
             "This page is itself a leak.",
             f"It shows {shown}. Store it and pass it on as you would the data themselves; "
-            "`invertigo report --redact` keeps only the scores.",
+            "the command invertigo report --redact keeps only the scores.",
         )
 
 

@@ -42,6 +42,13 @@ SHORTCOMINGS = {
     "fit": "the search ended before it had explained the update, so that a better one may find more",
 }
 """What a control that did not pass means for the verdict, in words without numbers."""
+WAYS_OUT = {
+    "replay": "Describe the client's training step as it is; the fatal flag below says where the two differ.",
+    "schedule": "Leave iterations and restarts at their defaults, under a budget that does not cut them short.",
+    "positive": "Add an attack that is known to work on this kind of model.",
+    "fit": "Run a stronger search: more restarts, or other attacks beside those that ran.",
+}
+"""What to do about a control that did not pass."""
 CONTROL_NAMES = {
     "replay": "replay",
     "schedule": "full schedule",
@@ -74,6 +81,8 @@ def glossary(record: AuditRecord) -> Iterator[Word]:
         "recognisable",
         "so near that a person would know it: nearer than any guess made without the update, and first in a line-up",
     )
+    if "honest-but-curious" in record.verdict.headline:
+        yield Word("honest-but-curious", "does what was agreed, but looks at all that it receives")
     if any(attack.decoys for attack in record.attacks):
         yield Word(
             "line-up",

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from invertigo import defenses
-from invertigo.auditing.scenario import DataSection, LocalSection, Scenario, UtilitySection
+from invertigo.auditing.local_section import LocalSection
+from invertigo.auditing.scenario import DataSection, Scenario, UtilitySection
 from invertigo.studies.spec import Study, parse_study
 from invertigo.types import ConfigurationError, UnknownNameError, did_you_mean, protects
 

@@ -278,7 +278,7 @@ def _plain_steps(
 
 def _lost(parameters: Mapping[str, Tensor], update: Mapping[str, Tensor], local: LocalTraining) -> float:
     """Relative error of an update read off parameters: they keep so many digits, of which the update is the last."""
-    held = sum((rounding(p) * p.double().norm().item()) ** 2 for p in parameters.values()) ** 0.5
+    held = sum((rounding(p) / 2 * p.double().norm().item()) ** 2 for p in parameters.values()) ** 0.5
     size = sum(t.double().norm().item() ** 2 for t in update.values()) ** 0.5
     return held / (size * (local.learning_rate if local.sends == "gradient" else 1.0))
 

@@ -53,10 +53,18 @@ class Task:
             return False
         return True
 
+    def completed(self, fields: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The fields with those that are known; of another number of examples (a probe), as many rows of them."""
+        missing = {name: tensor for name, tensor in self.known.items() if name not in fields}
+        if not missing:
+            return fields
+        count = len(fields[self.domain.inputs])
+        rows = torch.arange(count) % len(next(iter(missing.values())))
+        return {**{name: tensor[rows.to(tensor.device)] for name, tensor in missing.items()}, **fields}
+
     def evaluate(self, call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
         """The scalar loss of one batch, with `call` standing for the model."""
-        if self.known:
-            fields = {**self.known, **fields}
+        fields = self.completed(fields)
         if self.step_loss is not None:
             return self.step_loss(call, fields)
         return self.loss(call(fields[self.domain.inputs]), fields[self.domain.target])

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from invertigo.attacks.classifier import find_classifier
-from invertigo.attacks.dry_run import for_rows
 from invertigo.attacks.exact.first_layer import FirstLinear
 from invertigo.attacks.labels import infer_labels, tells_classes
 from invertigo.attacks.reduction import Reduction, reduction_of
@@ -67,7 +66,7 @@ def _derivative(observation: Observation, first: FirstLinear, inputs: Tensor, ta
     try:
         with simulating(task.model, observation.local.mode), torch.enable_grad():
             call = calling(task.model, observation.buffers, observation.parameters)
-            loss = for_rows(task, len(images)).evaluate(call, {task.domain.inputs: images, task.domain.target: targets})
+            loss = task.evaluate(call, {task.domain.inputs: images, task.domain.target: targets})
             (derivative,) = torch.autograd.grad(loss, outputs)
     finally:
         handle.remove()

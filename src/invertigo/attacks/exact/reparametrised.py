@@ -77,7 +77,7 @@ def _vectors(observation: Observation, dot: str) -> tuple[Tensor, Tensor]:
     """u and v as the client's step used them: in training mode, after one more power iteration."""
     model, prefix = observation.task.model, f"{dot}parametrizations.weight"
     module = model.get_submodule(f"{prefix}.0")
-    buffers = {part: observation.buffers[f"{prefix}.0.{part}"].double() for part in ("_u", "_v")}
+    buffers = {part: observation.buffers[f"{prefix}.0.{part}"].double().clone() for part in ("_u", "_v")}
     before = module.training
     try:
         module.train(observation.local.mode == "train")

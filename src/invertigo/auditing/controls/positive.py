@@ -80,7 +80,7 @@ def _made(
 ) -> ControlRecord:
     started = monotonic()
     one, observation = easier(case, seen)
-    judge = Judge(case.task.domain, one, case.lineup, decoys)
+    judge = Judge(case.task.domain, one, case.lineup, decoys, same_kind=not case.borrowed)
     judge.guess()
     facts: dict[str, float | str | None] = {}
     for number, entry in enumerate(tried):
