@@ -34,7 +34,17 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", "--version", "audit --help", "list scenarios", "show demo", "audit nonsense"]
+    "line",
+    [
+        "--help",
+        "--version",
+        "audit --help",
+        "list attacks",
+        "list models --json",
+        "list studies",
+        "show demo",
+        "audit nonsense",
+    ],
 )
 def test_light_commands_leave_torch_alone(line: str) -> None:
     assert not torch_after(*line.split())
@@ -45,7 +55,7 @@ def test_the_gate_leaves_torch_alone(results: Path) -> None:
 
 
 def test_torch_is_noticed_when_it_is_imported() -> None:
-    assert torch_after("list", "models")
+    assert torch_after("show", "mlp")
 
 
 def test_importing_the_command_line_imports_no_torch() -> None:
@@ -56,3 +66,32 @@ def test_the_package_can_be_run_as_a_module():
     done = subprocess.run([sys.executable, "-m", "invertigo", "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("invertigo ")
+
+
+def test_what_is_listed_is_what_is_registered():
+    """`python -m invertigo.cli.catalogue` writes the file anew."""
+    from importlib.resources import files
+
+    from invertigo.cli.catalogue import KEPT, written
+
+    assert (files("invertigo.cli") / KEPT).read_text(encoding="utf-8") == written()
+
+
+def test_what_another_package_adds_is_listed(monkeypatch):
+    from importlib import metadata
+
+    from invertigo.cli.catalogue import Kind, kept
+
+    assert {entry.name for entry in kept(Kind.attacks)} >= {"dlg", "linear_layer"}
+    point = metadata.EntryPoint("mine", "mine:Mine", "invertigo.attacks")
+    real = metadata.entry_points
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda **asked: [point] if asked.get("group") == point.group else real(**asked)
+    )
+    assert kept(Kind.attacks) == []
+
+
+def test_scipy_stats_is_not_imported_for_an_audit_without_guards():
+    """It takes two thirds of a second."""
+    code = "import sys, invertigo.auditing.auditor; print('scipy.stats' in sys.modules, 'torch' in sys.modules)"
+    assert python(code).stdout.split() == ["False", "True"]

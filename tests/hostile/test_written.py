@@ -19,7 +19,7 @@ from invertigo.cli.app import app
 from invertigo.report import begin, save
 from invertigo.report.files import result_files
 from invertigo.studies.spec import parse_study
-from invertigo.studies.table import _inert
+from invertigo.studies.table_formats import _inert
 from invertigo.types import ConfigurationError, MissingDataError, OutputError
 
 

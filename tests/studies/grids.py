@@ -41,8 +41,13 @@ def contents(folder: Path) -> dict[str, Any]:
         record = json.loads((cell / "result.json").read_text(encoding="utf-8"))
         for timed in ("created", "seconds", "environment"):
             record.pop(timed)
+        for timed in ("needs_seconds", "remedy"):  # the remedy names a budget by the pace of this machine
+            record["verdict"].pop(timed)
+        for control in record["controls"]:
+            control["facts"].pop("seconds", None)
         for attack in record["attacks"]:
             attack.pop("seconds")
+            attack.pop("seconds_needed")
         tensors = cell / "reconstruction.safetensors"
         found[cell.name] = record, tensors.read_bytes() if tensors.exists() else None
     return found

@@ -11,7 +11,7 @@ import pytest
 from grids import contents, study
 
 from invertigo.studies.cells import Job
-from invertigo.studies.executors import Ray
+from invertigo.studies.cluster import Ray
 from invertigo.studies.expansion import expand
 from invertigo.studies.run import run_study
 from invertigo.studies.spec import Resources
@@ -81,7 +81,7 @@ def kill_a_worker(besides: int = 0) -> int:
 
 def runs_a_cell(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::work")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_work_there")
     except OSError:
         return False
 

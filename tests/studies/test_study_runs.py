@@ -356,6 +356,10 @@ def test_threads_do_not_outnumber_cores_and_do_not_depend_on_the_executor(monkey
     monkeypatch.setattr(executors, "cores", lambda: 8)
     assert Processes("x", Resources(cpus=4), jobs=8).slots == 2
     assert Processes("x", Resources(cpus=1), jobs=3).slots == 3
+    assert Processes("x", Resources(cpus=1), jobs=20).slots == 8
+    monkeypatch.setattr(executors, "cores", lambda: 2)
+    assert Processes("x", Resources(cpus=1), jobs=8).slots == 2
+    assert Processes("x", Resources(cpus=4), jobs=8).slots == 1
     assert isinstance(executor_for("x", Resources(), jobs=1), Here)
     assert isinstance(executor_for("x", Resources(), jobs=2), Processes)
 

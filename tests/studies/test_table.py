@@ -149,3 +149,88 @@ def test_naive_and_informed_adversaries_are_told_apart():
     }
     strongest = build_table(cells, rows=["defense"], columns=[], value="psnr.mean")
     assert [strongest.entries[i, 0].mean for i in range(3)] == [20.0, 19.0, 15.0]
+
+
+def kept(tmp_path, cells):
+    """A study's folder with these results in flat files, and a folder for each cell that was run."""
+    from invertigo.studies.frame import frame_files
+    from invertigo.studies.store import Store
+
+    for one in cells:
+        if one.record or one.failure:
+            (tmp_path / "cells" / one.key).mkdir(parents=True)
+    for name, content in frame_files(cells).items():
+        (tmp_path / name).write_bytes(content)
+    return Store(tmp_path)
+
+
+def tried(seed, model, limit):
+    """Three attacks, one of them informed and one refused, with scores that depend on all."""
+    base = 10.0 + 3 * seed + (5 if model == "vgg" else 0) + (limit or 0)
+    return [
+        attack("zeta", psnr=[base, base + 2]),
+        attack("alpha", psnr=[base + 1, base - 3]),
+        attack("alpha", psnr=[base + 4, base - 9], informed=True),
+        attack("alpha", level=2, psnr=[base + 30, 90.0], outcomes=["exact", "exact"]),
+        attack("beta", level=2, status="refused", reason="no"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "value", "where"),
+    [
+        (["model"], ["limit"], "psnr.mean", {}),
+        (["model", "attack"], ["level"], "psnr.worst", {}),
+        (["attack", "informed"], [], "recovered", {"model": "vgg"}),
+        (["limit"], ["seed"], "over_guess", {"attack": "alpha", "informed": False}),
+        (["limit"], [], "mse.median", {"limit": [8, None]}),
+        ([], ["model"], "identified.share", {"level": 1}),
+    ],
+)
+def test_a_table_from_parquet_is_the_one_that_reading_every_cell_gives(tmp_path, rows, columns, value, where):
+    pytest.importorskip("pyarrow")
+    from invertigo.studies.row_table import quick_table
+
+    axes = [("lenet", 8), ("lenet", None), ("vgg", 8), ("vgg", None), ("vgg", True)]
+    cells = [
+        cell({"model": model, "limit": limit}, seed, tried(seed, model, limit))
+        for model, limit in axes
+        for seed in (0, 1, 2)
+    ]
+    cells += [cell({"model": "vgg", "limit": 64}, 0, failure="boom"), cell({"model": "vgg", "limit": 64}, 1)]
+    found = quick_table(kept(tmp_path, cells), rows=rows, columns=columns, value=value, where=where)
+    assert found is not None
+    assert found[0] == build_table(cells, rows=rows, columns=columns, value=value, where=where)
+
+
+def test_parquet_that_is_older_than_a_cell_is_not_believed(tmp_path):
+    pytest.importorskip("pyarrow")
+    from invertigo.studies.row_table import quick_table
+
+    cells = [cell({"model": "vgg"}, seed, [attack(psnr=[10.0])]) for seed in (0, 1)]
+    store = kept(tmp_path, cells)
+    asked = {"rows": ["model"], "columns": [], "value": "psnr.mean", "where": {}}
+    assert quick_table(store, **asked) is not None
+    assert quick_table(store, **{**asked, "value": "guard.alarms"}) is None
+    (tmp_path / "cells" / "new").mkdir()
+    assert quick_table(store, **asked) is None
+    (tmp_path / "cells" / "new").rmdir()
+    assert quick_table(store, **asked) is not None
+    aside = tmp_path / "cells" / cells[0].key
+    aside.rename(tmp_path / "aside")
+    (tmp_path / "aside").rename(aside)  # as a cell that was computed anew takes its place
+    assert quick_table(store, **asked) is None
+
+
+def test_a_table_of_parquet_needs_neither_torch_nor_the_cells(tmp_path):
+    pytest.importorskip("pyarrow")
+    import subprocess
+    import sys
+
+    kept(tmp_path, [cell({"model": "vgg"}, seed, [attack(psnr=[10.0 + seed])]) for seed in (0, 1, 2)])
+    code = (
+        "import sys; from invertigo.studies.store import Store; from invertigo.studies.row_table import quick_table\n"
+        f"laid, _ = quick_table(Store({str(tmp_path)!r}), rows=['model'], columns=[], value='psnr.mean', where={{}})\n"
+        "print('torch' in sys.modules, laid.entries[0, 0].n)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "3"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from invertigo.auditing.case import (
     case_of_tape,
 )
 from invertigo.auditing.conclusion import compose
-from invertigo.auditing.controls.gathering import make_controls
+from invertigo.auditing.controls.gathering import Controls, make_controls
 from invertigo.auditing.controls.replaying import replay_rungs, rescaled
 from invertigo.auditing.guarded import measure_guard
 from invertigo.auditing.judge import Judge, baseline
@@ -46,6 +46,8 @@ from invertigo.types import (
     StepLoss,
     ThreatLevel,
 )
+
+T = TypeVar("T")
 
 
 def audit(
@@ -197,21 +199,35 @@ def run_audit(
     session = Session(observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, quiet)
     session.judging = judge.warm_up()
     session.controlled = case.truth is not None
+    session.forecast.measure(next(iter(observations.values()), None), case.truth)
     session.run()
-    controls = make_controls(case, session, replayed, decoys, seed, automatic=automatic)
-    priors = list(_prior_baselines(session, judge)) if observations else []
+    session.tell("the controls")
+    controls = _spared(
+        session, lambda: make_controls(case, session, replayed, decoys, seed, automatic=automatic), Controls()
+    )
+    priors = _spared(session, lambda: list(_prior_baselines(session, judge)) if observations else [], [])
     protection = None
     if case.defense is not None:
         releases = case.releases if case.received is None else len(case.received.releases) or 1
         protection = describe_defense(
             case.defense, list(rounds.values()), reading, releases=releases, replaces_task=case.replaces_task
         )
-    utility = None if case.trial is None or session.interrupted else measure_utility(case.trial, case.defense, seed)
-    guard = None if case.guarded is None or session.interrupted else measure_guard(case.guarded)
+    trial, guarded = (None, None) if session.interrupted else (case.trial, case.guarded)
+    utility = None if trial is None else _spared(session, lambda: measure_utility(trial, case.defense, seed), None)
+    guard = None if guarded is None else _spared(session, lambda: measure_guard(guarded), None)
     return compose(
         case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility, guard,
         controls=controls, automatic=automatic,
     )  # fmt: skip
+
+
+def _spared(session: Session, make: Callable[[], T], otherwise: T) -> T:
+    """What comes after the attacks. Ctrl-C costs it alone: what the attacks found is reported as interrupted."""
+    try:
+        return make()
+    except KeyboardInterrupt:
+        session.interrupted = True
+        return otherwise
 
 
 def _prior_baselines(session: Session, judge: Judge) -> Iterator[BaselineRecord]:

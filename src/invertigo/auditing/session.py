@@ -9,10 +9,15 @@ from dataclasses import dataclass, field, fields, replace
 from torch import Tensor
 
 from invertigo.auditing.budget import Budget
+from invertigo.auditing.forecast import Forecast, reduced
+from invertigo.auditing.interruption import Stop, stoppable
 from invertigo.auditing.portfolio import Entry, plants
+from invertigo.auditing.progress import AuditProgress, Stage, beginning, watch
 from invertigo.auditing.record import AttackRecord
 from invertigo.auditing.trial import Trial, attempt
-from invertigo.types import Attack, Observation, Progress, Reconstruction, ThreatLevel, Tick
+from invertigo.types import Attack, Observation, Reconstruction, ThreatLevel, Tick
+
+__all__ = ["AuditProgress", "Scoring", "Session", "Stage"]
 
 PRIOR_ITERATIONS = 300
 """Priors alone settle within a few hundred iterations."""
@@ -23,24 +28,6 @@ KEPT, KEPT_FOR_CONTROLS, KEPT_AT_MOST = 0.05, 0.15, 0.5
 nothing is rebuilt; and in all, with the judging by the pace that it turned out to have."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Progress of an audit: run `number` of `count`, with the running attack's own progress beside it."""
-
-    level: int
-    attack: str
-    number: int
-    count: int
-    done: int
-    total: int
-    objective: float
-    seconds: float
-    seconds_left: float
-    informed: bool = False
-
-
-AuditProgress = Callable[[Stage], bool | None]
-"""Called now and then while an audit runs; returning True stops the running attack with its best so far."""
 Scoring = Callable[[Entry, Observation, Trial], AttackRecord]
 """Turns what an attack rebuilt into a record with scores; it knows the truth, the attacks do not."""
 
@@ -84,6 +71,9 @@ class Session:
     """Seconds that judging one reconstruction takes, the longest so far."""
     controlled: bool = True
     """Time must be left to show that the attacks work, should they rebuild nothing."""
+    forecast: Forecast = field(default_factory=Forecast)
+    """What attacks cost here, as far as it has been measured."""
+    stop: Stop = field(default_factory=Stop)
 
     def run(self) -> None:
         """Exact attacks on every rung first, then the optimisation attacks, from the lowest rung up.
@@ -105,12 +95,18 @@ class Session:
             self.records += [
                 _refused(entry, self.misfits[entry.name]) for entry in self.entries if entry.name in self.misfits
             ]
-        for number, run in enumerate(plan):
-            reason = self._why_not(run)
-            if reason:
-                self.records.append(_unrun(run, "skipped", reason))
-                continue
-            self._attempt(run, number, plan)
+        with stoppable(self.stop):
+            for number, run in enumerate(plan):
+                reason = self._why_not(run)
+                if reason:
+                    self.records.append(_unrun(run, "skipped", reason))
+                    continue
+                self._attempt(run, number, plan)
+
+    def tell(self, what: str) -> None:
+        """Say what the audit turns to, so that no display stands still."""
+        if self.progress is not None:
+            self.progress(beginning(what, audit_left=max(0.0, self._afterwards())))
 
     @property
     def seen(self) -> list[Observation]:
@@ -126,8 +122,10 @@ class Session:
         for entry in self.entries:
             blind = _without_matching(entry.attack)
             seconds = min(0.1 * self.budget.seconds, self.budget.left - self.judging)
-            if blind is None or self.interrupted or entry.name not in ran or seconds < TOO_LITTLE:
+            needed = max(TOO_LITTLE, self.forecast.needed(entry))
+            if blind is None or self.interrupted or entry.name not in ran or seconds < needed:
                 continue
+            self.tell(f"the priors of {entry.name} alone")
             trial = attempt(
                 Entry(blind, pinned=True),
                 self.observations[max(level, ran[entry.name])],  # lower rungs may lack what it needs
@@ -144,12 +142,19 @@ class Session:
         return [entry for entry in chosen if not self.observations[level].unmet(entry.attack.requires)]
 
     def _attempt(self, run: Run, number: int, plan: Sequence[Run]) -> None:
-        waiting = sum(not self._why_not(one) for one in plan[number:])
-        seconds = self.budget.left if run.entry.attack.exact else self._share(waiting)
+        waiting = [one for one in plan[number:] if not self._why_not(one)]
+        # An exact attack may take the shares of all: what it finds needs no other.
+        seconds = self._share(1) if run.entry.attack.exact else self._share(len(waiting))
         try:
-            watch = self._watch(run, number + 1, len(plan))
-            trial = attempt(run.entry, run.observation, seed=self.seed, seconds=seconds, progress=watch)
+            shown = self._shown(run, number + 1, len(plan))
+            trial = attempt(
+                run.entry, run.observation, seed=self.seed, seconds=seconds,
+                progress=watch(shown, self.progress, lambda: self.stop.asked, lambda tick: self._left(tick, waiting)),
+            )  # fmt: skip
+            self.forecast.note(run.entry, trial, seconds)
+            self.tell(f"scoring {run.entry.name}")
             record = self._judged(run, trial)
+            self.interrupted = self.stop.asked
         except KeyboardInterrupt:
             self.interrupted = True
             self.records.append(_unrun(run, "skipped", "interrupted"))
@@ -188,32 +193,46 @@ class Session:
         for record in self.records:
             if record.level <= run.level and record.outcomes and set(record.outcomes) == {"exact"}:
                 return f"{record.attack} already rebuilt everything exactly on rung {record.level}"
-        if not run.entry.attack.exact and self._share(1) < TOO_LITTLE:
-            return "no time was left in the budget"
+        needed = self.forecast.needed(run.entry)
+        if not run.entry.attack.exact and self._share(1) < max(TOO_LITTLE, needed):
+            return f"no time was left in the budget: it takes {max(TOO_LITTLE, needed):.1f} s to begin"
         return ""
 
-    def _watch(self, run: Run, number: int, count: int) -> Progress | None:
-        if self.progress is None:
-            return None
-        report = self.progress
+    def _shown(self, run: Run, number: int, count: int) -> Stage:
+        """What is told of a run; first that it begins."""
+        stage = beginning(run.entry.name, level=int(run.level), number=number, count=count, audit_left=self.budget.left)
+        stage = replace(stage, informed=run.informed)
+        if self.progress is not None:
+            self.progress(stage)
+        return stage
 
-        def forward(tick: Tick) -> bool | None:
-            return report(
-                Stage(
-                    level=int(run.level),
-                    attack=run.entry.name,
-                    number=number,
-                    count=count,
-                    done=tick.done,
-                    total=tick.total,
-                    objective=tick.objective,
-                    seconds=tick.seconds,
-                    seconds_left=tick.seconds_left,
-                    informed=run.informed,
-                )
-            )
+    def _left(self, tick: Tick, plan: Sequence[Run]) -> float:
+        """Seconds of the whole audit while the first attack of `plan` runs."""
+        running, *waiting = plan
+        self.forecast.pace[running.entry.name] = tick.seconds / max(1, tick.done)
+        own = tick.seconds_left
+        after = self._afterwards() + self.judging * (len(waiting) + 1)
+        rest = self.forecast.rest([run.entry for run in waiting], max(0.0, self.budget.left - own - after))
+        return max(own, min(own + rest + after, max(own, self.budget.left)))
 
-        return forward
+    def _afterwards(self) -> float:
+        """Seconds of what follows the attacks: priors alone, and the control that shows that attacks work."""
+        if self.interrupted:
+            return 0.0
+        blind = [entry for entry in self.entries if _without_matching(entry.attack) is not None]
+        pace = self.forecast.iteration
+        expected = sum((min(0.1 * self.budget.seconds, PRIOR_ITERATIONS * pace(entry)) for entry in blind), 0.0)
+        searches = [entry for entry in self.entries if not entry.attack.exact]
+        open_anyway = any(one.recovered or _cut_short(one) for one in self.records) or any(map(reduced, searches))
+        if self.controlled and not open_anyway:
+            share = KEPT_FOR_CONTROLS * self.budget.seconds / max(1, len(searches))
+            expected += sum(self.forecast.expected(entry, share) for entry in searches)
+        return min(max(0.0, self.budget.left), expected)
+
+
+def _cut_short(record: AttackRecord) -> bool:
+    """Then the audit stays open, and no control could close it."""
+    return record.stopped == "budget" or (record.status == "skipped" and "budget" in record.reason)
 
 
 def _without_matching(attack: Attack) -> Attack | None:

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invertigo.cli.errors import INTERRUPTED
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from invertigo.auditing import Audit
+    from invertigo.auditing.record import AuditRecord
 
 
 def audit(
@@ -35,7 +40,11 @@ def audit(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables; files are written.")] = False,
 ) -> None:
-    """Measure what an adversary can rebuild."""
+    """Measure what an adversary can rebuild.
+
+    Ctrl-C keeps and scores what the running attack has; pressed again, it stops at once. Exit codes: 0 done, 2 usage,
+    130 interrupted (the report is written all the same).
+    """
     from invertigo import report
     from invertigo.auditing.budget import parse_budget
     from invertigo.auditing.scenario import load_scenario
@@ -63,6 +72,8 @@ def audit(
         _tell(found, None, json=json, quiet=False)  # a disk that is full does not take the answer with it
         raise
     _tell(found, page, json=json, quiet=quiet)
+    if any(flag.code == "interrupted" for flag in found.record.flags):
+        raise typer.Exit(INTERRUPTED)
 
 
 def _command(scenario: str, overrides: list[str], budget: str | None, seed: int | None) -> str:
@@ -70,6 +81,12 @@ def _command(scenario: str, overrides: list[str], budget: str | None, seed: int 
     words = ["invertigo", "audit", scenario, *(word for override in overrides for word in ("--set", override))]
     words += ["--budget", budget] if budget is not None else []
     return shlex.join(words + (["--seed", str(seed)] if seed is not None else []))
+
+
+def _one_object(records: Sequence[AuditRecord]) -> str:
+    """The record of the scenario, with those of its `compare` under `companions`; always one JSON object."""
+    first, *others = (record.model_dump_json() for record in records)
+    return f'{first.rstrip()[:-1]},"companions":[{",".join(others)}]}}'
 
 
 def _tell(found: Audit, page: Path | None, *, json: bool, quiet: bool) -> None:
@@ -80,8 +97,7 @@ def _tell(found: Audit, page: Path | None, *, json: bool, quiet: bool) -> None:
 
     records = [one.record for one in together(found)]
     if json:
-        texts = [record.model_dump_json() for record in records]
-        typer.echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
+        typer.echo(_one_object(records))
         return
     if not quiet:
         for record in records:

@@ -27,6 +27,9 @@ class Kind(enum.StrEnum):
     studies = "studies"
 
 
+KEPT = "catalogue.json"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One registered thing, as the catalogue shows it."""
@@ -45,7 +48,7 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List what there is of one kind."""
-    entries = _entries(kind)
+    entries = kept(kind) or _entries(kind)
     if json:
         typer.echo(json_format.dumps([dataclasses.asdict(entry) for entry in entries], indent=1))
         return
@@ -164,6 +167,26 @@ def _called(name: str) -> list[Entry]:
     return [_describe(kind, name, room[name]) for kind, room in _rooms().items() if name in room]
 
 
+def kept(kind: Kind) -> list[Entry]:
+    """What is registered, from the file that is written beside this one; none where other packages add to it.
+
+    `python -m invertigo.cli.catalogue` writes the file, and a test holds it against what is registered.
+    """
+    from importlib.metadata import entry_points
+    from importlib.resources import files
+
+    if entry_points(group=f"invertigo.{kind.value}"):
+        return []
+    held = json_format.loads((files("invertigo.cli") / KEPT).read_text(encoding="utf-8"))[kind.value]
+    return [Entry(**{**one, "requires": tuple(one["requires"])}) for one in held]
+
+
+def written() -> str:
+    """The file that `kept` reads, of what is registered now."""
+    found = {kind.value: [dataclasses.asdict(entry) for entry in _entries(kind)] for kind in Kind}
+    return json_format.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
 def _rooms() -> dict[Kind, Any]:
     return {kind: _registry(kind) for kind in Kind if kind not in (Kind.scenarios, Kind.studies)}
 
@@ -258,3 +281,9 @@ def _page(entry: Entry) -> str:
         width = max(map(len, entry.settings))
         lines += ["  settings:", *(f"    {name:<{width}}  {value}" for name, value in entry.settings.items())]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    Path(__file__).with_name(KEPT).write_text(written(), encoding="utf-8")

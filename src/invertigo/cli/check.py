@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +22,7 @@ class Format(StrEnum):
 
 
 def check(
-    result: Annotated[Path, typer.Argument(help="A folder of `invertigo audit`, or a result.json.")],
+    result: Annotated[str, typer.Argument(help="A folder of `invertigo audit`, or a result.json; a URL too.")],
     fail_if: Annotated[
         list[str] | None,
         typer.Option(metavar="LIMIT", help="`metric[.worst|best|mean|median] op number`, e.g. 'psnr.worst > 20'."),

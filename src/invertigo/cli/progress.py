@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
+from rich.text import Text
 
 from invertigo.report.numbers import duration, number
 
@@ -33,25 +34,43 @@ def watching(*, quiet: bool) -> Iterator[AuditProgress | None]:
         yield _plain()
 
 
-def describe(stage: Stage) -> str:
-    """`rung 1 · dlg (2 of 5) · iteration 300 of 1000 · objective 0.012 · 4 s left`."""
-    left = f" · {duration(stage.seconds_left)} left" if 0 < stage.seconds_left < float("inf") else ""
-    return (
-        f"rung {stage.level} · {stage.attack} ({stage.number} of {stage.count}) · "
-        f"iteration {stage.done} of {stage.total} · objective {number(stage.objective)}{left}"
-    )
+def describe(stage: Stage, waited: float = 0.0) -> str:
+    """`rung 1 · dlg (2 of 5) · iteration 300 of 1000 · objective 0.012 · 4 s left`, `waited` seconds after it was told.
+
+    The time left is that of the whole audit, as far as it is known.
+    """
+    left = (stage.seconds_left if stage.audit_left is None else stage.audit_left) - waited
+    ending = f" · {duration(left)} left" if 0 < left < float("inf") else ""
+    if not stage.total and not stage.count:
+        return f"{stage.attack}{ending}"
+    who = f"rung {stage.level} · {stage.attack} ({stage.number} of {stage.count})"
+    if not stage.total:
+        return f"{who} · starting{ending}"
+    return f"{who} · iteration {stage.done} of {stage.total} · objective {number(stage.objective)}{ending}"
+
+
+class _Told(ProgressColumn):
+    """The last stage, its time left counted down between two of them."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        stage = task.fields.get("stage")
+        if stage is None:
+            return Text("starting")
+        return Text(describe(stage, time.monotonic() - task.fields["told"]))
 
 
 def _bars(console: Console) -> Progress:
-    columns = (SpinnerColumn(), BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
-    return Progress(*columns, console=console, transient=True)
+    return Progress(SpinnerColumn(), BarColumn(bar_width=20), _Told(), console=console, transient=True)
 
 
 def _live(bars: Progress) -> AuditProgress:
-    task = bars.add_task("starting", total=None)
+    task = bars.add_task("", total=None)
 
     def show(stage: Stage) -> None:
-        bars.update(task, total=stage.total or None, completed=stage.done, description=describe(stage))
+        bars.update(task, total=stage.total or None, completed=stage.done, stage=stage, told=time.monotonic())
 
     return show
 
@@ -61,7 +80,7 @@ def _plain() -> AuditProgress:
 
     def show(stage: Stage) -> None:
         key, now = f"{stage.level}/{stage.attack}/{stage.number}", time.monotonic()
-        if now - last.get(key, -EVERY) >= EVERY or stage.done == stage.total:
+        if now - last.get(key, -EVERY) >= EVERY or (stage.total and stage.done == stage.total):
             last[key] = now
             print(describe(stage), file=sys.stderr, flush=True)
 

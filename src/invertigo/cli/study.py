@@ -94,12 +94,17 @@ def study(
             retry_failed=retry_failed,
             watcher=watcher,
         )
-    finish(found, where, quiet=quiet)
+    finish(found, where, quiet=quiet, part=part)
 
 
-def finish(found: Summary, where: str, *, quiet: bool) -> None:
+def finish(found: Summary, where: str, *, quiet: bool, part: tuple[int, int] | None = None) -> None:
     """Write what can be concluded, and say how the run ended. Raises: Exit with the code of the ending."""
-    if not found.interrupted:
+    if part is not None and not found.interrupted:
+        from invertigo.studies.conclusion import write_part
+
+        write_part(where, part)
+        typer.echo(f"invertigo: part {part[0]} of {part[1]}; to conclude all parts: invertigo report {where}", err=True)
+    elif not found.interrupted:
         _conclude(where, quiet)
     _tell(found, where)
 
@@ -109,11 +114,12 @@ def _conclude(where: str, quiet: bool) -> None:
     from invertigo.studies.conclusion import conclude, write_conclusion
 
     concluded = conclude(where)
+    if concluded.empty:
+        return
     write_conclusion(concluded)
-    if "://" not in where:
-        from invertigo.report.study import write_study
+    from invertigo.report.study import keep_page
 
-        write_study(concluded, Path(where) / "report.html")
+    keep_page(concluded)
     for claim in () if quiet else concluded.claims:
         figures = "" if claim.estimate is None else f"  {claim.estimate:.3g} ({claim.low:.3g} to {claim.high:.3g})"
         typer.echo(f"{claim.status:<13}  {claim.sentence}{figures}", err=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from invertigo.studies.table import Table
 
 
 class Format(StrEnum):
@@ -28,6 +31,9 @@ def table(
     where: Annotated[
         list[str] | None, typer.Option("--where", "-w", metavar="AXIS=VALUE", help="Only these cells; repeatable.")
     ] = None,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Leave out cells that the present code would compute anew.")
+    ] = False,
     format: Annotated[Format, typer.Option(help="How it is printed.")] = Format.markdown,
 ) -> None:
     """Tabulate a study.
@@ -35,19 +41,28 @@ def table(
     Each place is the mean over seeds, ± half of its 95 % interval. Axes: those of the study, `seed`, and `attack` and
     `level` as the audits recorded them. Missing cells are shown as –.
     """
+    from invertigo.studies.row_table import quick_table
+    from invertigo.studies.store import Store
+
+    row_axes, column_axes, chosen = _words(rows), _words(columns), _where(where or [])
+    quick = quick_table(Store(study), rows=row_axes, columns=column_axes, value=value, where=chosen, matching=matching)
+    laid, told = quick or _from_cells(study, row_axes, column_axes, value, chosen, matching)
+    typer.echo(laid.format(format.value))
+    for note in [*laid.notes(), *told]:
+        typer.echo(note, err=True)
+
+
+def _from_cells(
+    study: str, rows: list[str], columns: list[str], value: str, where: dict[str, Any], matching: bool
+) -> tuple[Table, list[str]]:
+    """The table by reading every cell: of a study that has not ended, or without Parquet."""
     from invertigo.studies.conclusion import conclude
     from invertigo.studies.slices import axes_of
     from invertigo.studies.table import build_table
 
-    found = conclude(study)
-    row_axes = _words(rows)
-    column_axes = _words(columns)
-    if not row_axes and not column_axes:
-        row_axes = list(axes_of(found.results)) or ["seed"]
-    laid = build_table(found.results, rows=row_axes, columns=column_axes, value=value, where=_where(where or []))
-    typer.echo(laid.format(format.value))
-    for note in laid.notes():
-        typer.echo(note, err=True)
+    found = conclude(study, matching=matching)
+    rows = rows if rows or columns else list(axes_of(found.results)) or ["seed"]
+    return build_table(found.results, rows=rows, columns=columns, value=value, where=where), found.notes()
 
 
 def _words(given: list[str] | None) -> list[str]:

@@ -9,6 +9,7 @@ from invertigo.data.graph_set import GraphSet
 from invertigo.data.image_set import ImageSet
 from invertigo.data.locate import places
 from invertigo.data.medmnist import medmnist_layouts, medmnist_source
+from invertigo.data.reads import exists
 from invertigo.data.smiles import load_smiles
 from invertigo.data.source import ImageSource, Request, registry
 from invertigo.types import MissingDataError
@@ -52,21 +53,21 @@ def load(
 
 
 def _own_archive(name: str, root: Path | None) -> ImageSource | None:
-    held = any((place / layout).is_file() for place in places(root) for layout in medmnist_layouts(name))
+    held = any(exists(place / layout, "is_file") for place in places(root) for layout in medmnist_layouts(name))
     return medmnist_source(name) if held else None
 
 
 def _own_folder(name: str, root: Path | None) -> Path | None:
     path = Path(name).expanduser()
     if path.is_absolute() or len(path.parts) > 1 or name.startswith("."):
-        if not path.is_dir():
+        if not exists(path, "is_dir"):
             raise MissingDataError(f"There is no image folder {path}; pass the path of an existing one.")
         return path
-    return next((place / name for place in places(root) if name and (place / name).is_dir()), None)
+    return next((place / name for place in places(root) if name and exists(place / name, "is_dir")), None)
 
 
 def _split_of(folder: Path, split: str) -> Path:
-    if (folder / split).is_dir():
+    if exists(folder / split, "is_dir"):
         return folder / split
     if split != "train":
         raise MissingDataError(

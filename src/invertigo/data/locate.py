@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from invertigo.data.reads import exists
 from invertigo.types import MissingDataError
 
 
@@ -35,7 +36,7 @@ def find(
     candidates = list(candidates)
     found = (place / candidate for place in places(root) for candidate in candidates)
     for path in [*found, *(beside if root is None else ())]:
-        if path.exists():
+        if exists(path):
             return path
     raise missing(name, candidates if layouts is None else layouts, root)
 

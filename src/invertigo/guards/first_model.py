@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from invertigo.guards.matrices import Matrix, matrices, wide
@@ -76,6 +75,8 @@ class FirstModel:
         others = torch.cat([self._spread(k) for k in known])
         if len(one) < 8:
             return 0.0, 1.0
+        from scipy import stats  # dear to import, and for this guard alone
+
         found: Any = stats.ks_2samp(one.numpy(), others.numpy(), method="asymp")
         return float(found.statistic), min(1.0, float(found.pvalue))
 

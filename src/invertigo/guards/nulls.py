@@ -6,10 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 HONEST_DIMENSIONS = 16
 """Trained rows are correlated; they are compared with random rows in at most this many dimensions."""
+
+
+def _stats() -> Any:
+    """`scipy.stats`, which takes most of a second to import, where a guard runs."""
+    from scipy import stats
+
+    return stats
 
 
 def at_least_one(p: float, tests: int) -> float:
@@ -26,7 +33,7 @@ def sign_balance_p(negatives: np.ndarray, counts: np.ndarray) -> float:
     used = counts > 0
     z = (negatives[used] - counts[used] / 2) / (np.sqrt(counts[used]) / 2)
     # Half a count of rounding, which an odd row must have, is not held against it.
-    return float(stats.chi2.cdf(np.sum(np.maximum(z**2, 1 / counts[used])) if len(z) else np.inf, max(len(z), 1)))
+    return float(_stats().chi2.cdf(np.sum(np.maximum(z**2, 1 / counts[used])) if len(z) else np.inf, max(len(z), 1)))
 
 
 def cosine_tail(cosine: float, features: int) -> float:
@@ -37,7 +44,7 @@ def cosine_tail(cosine: float, features: int) -> float:
 
 def pairs_p(observed: int, pairs: int, p: float) -> float:
     """Probability of `observed` or more alike pairs among `pairs` (Poisson bound)."""
-    return float(stats.poisson.sf(observed - 1, pairs * p)) if observed > 0 else 1.0
+    return float(_stats().poisson.sf(observed - 1, pairs * p)) if observed > 0 else 1.0
 
 
 def one_direction_p(energy: float, rows: int, honest: float = 0.5) -> float:
@@ -58,12 +65,12 @@ def dominance_p(share: float, count: int) -> float:
 
 def row_tail_p(z: float, deviation: float) -> float:
     r"""Upper tail of a normal law of $-b \sqrt n / \|w\|$ with `deviation`."""
-    return float(stats.norm.sf(z / deviation))
+    return float(_stats().norm.sf(z / deviation))
 
 
 def small_row_p(ratio: float, features: int, dimensions: int = 8) -> float:
     r"""$P(\chi^2_d / d \le q)$: a row whose squared norm is `ratio` of the largest one's."""
-    return float(stats.chi2.cdf(ratio * min(features, dimensions), min(features, dimensions)))
+    return float(_stats().chi2.cdf(ratio * min(features, dimensions), min(features, dimensions)))
 
 
 def predictive_p(past: list[tuple[int, float]], value: float, *, floor: float, prior: float = 4.0) -> float:
@@ -77,7 +84,7 @@ def predictive_p(past: list[tuple[int, float]], value: float, *, floor: float, p
     rounds, values = (np.array(column, dtype=float) for column in zip(*past))
     slope = 0.0
     if len(past) >= 4 and np.ptp(rounds) > 0:
-        trend: Any = stats.theilslopes(values, rounds)
+        trend: Any = _stats().theilslopes(values, rounds)
         slope = min(0.0, float(trend.slope))
     level = float(np.median(values - slope * rounds))
     if slope < 0:
@@ -87,7 +94,7 @@ def predictive_p(past: list[tuple[int, float]], value: float, *, floor: float, p
     residuals = values - (level + slope * rounds)
     variance = (prior * floor**2 + float(np.sum(residuals**2))) / (prior + len(past) - 1)
     z = (value - expected) / math.sqrt(variance * (1 + uncertain))
-    return float(stats.t.sf(z, prior + len(past) - 1))
+    return float(_stats().t.sf(z, prior + len(past) - 1))
 
 
 def conformal_p(past: list[float], value: float) -> float | None:

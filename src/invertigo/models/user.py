@@ -77,18 +77,20 @@ def _load(
 
 @contextmanager
 def _working_directory_importable() -> Iterator[None]:
-    before = list(sys.path)
+    before, compiles = list(sys.path), sys.dont_write_bytecode
     sys.path.insert(0, str(Path.cwd()))
     importlib.invalidate_caches()
+    # A file that is edited twice within a second looks unchanged to whoever wrote down its compiled form.
+    sys.dont_write_bytecode = True
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.dont_write_bytecode = before, compiles
 
 
 def _module(name: str, path: str) -> Any:
     try:
-        return importlib.import_module(name)
+        return _the_one_here(importlib.import_module(name), path)
     except ModuleNotFoundError as error:
         absent = error.name or name
         if absent == name or name.startswith(f"{absent}."):
@@ -96,9 +98,24 @@ def _module(name: str, path: str) -> Any:
                 f"There is no module '{absent}', which '{path}' names. Run from its folder, or install it."
             ) from error
         raise ConfigurationError(f"Module '{name}' needs '{absent}', which is not installed.") from error
+    except ConfigurationError:
+        raise
     # Whatever the user's module raises while it is imported is the user's to read, with the reason it was imported.
     except Exception as error:
         raise ConfigurationError(f"Importing '{name}' for '{path}' failed: {type(error).__name__}: {error}") from error
+
+
+def _the_one_here(module: Any, path: str) -> Any:
+    """Refuse a module that merely has the name of a file in the working folder. Raises: ConfigurationError."""
+    here = Path.cwd() / module.__name__.replace(".", "/")
+    files = [file for file in (here / "__init__.py", here.with_name(f"{here.name}.py")) if file.is_file()]
+    loaded = getattr(module, "__file__", None)
+    if files and not (loaded and any(Path(loaded).resolve() == file.resolve() for file in files)):
+        raise ConfigurationError(
+            f"'{path}' names {files[0]}, but Python has another module of that name: {loaded or 'a built-in one'}. "
+            "It would be used in place of yours; give your file another name."
+        )
+    return module
 
 
 def _attribute(module: Any, attribute: str, path: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +133,15 @@ def together(audit: Audit | Sequence[Audit]) -> list[Audit]:
 
 def load(path: str | Path) -> Audit:
     """Read one audit back from its folder or its `result.json`. Raises: MissingDataError, CorruptFileError."""
+    with reachable(path) as here:
+        return _read(result_files(here)[0])
+
+
+def _read(file: Path) -> Audit:
     from invertigo import domains
     from invertigo.auditing import Audit
     from invertigo.types import Batch, read_tensors
 
-    (file,) = result_files(path)[:1]
     record = read_record(file)
     kind: Any = domains.registry[record.domain["name"]]
     beside = file.with_name(TENSORS)
@@ -158,12 +163,66 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_all(*paths: str | Path) -> list[Audit]:
     """Read every audit found at `paths`; a folder may hold one result or a folder for each of several."""
-    return [load(file) for path in paths for file in result_files(path)]
+    found: list[Audit] = []
+    for path in paths:
+        with reachable(path) as here:
+            found += [load(file) for file in result_files(here)]
+    return found
 
 
 def read_records(*paths: str | Path) -> list[AuditRecord]:
-    """The records at `paths`, without any tensor."""
-    return [read_record(file) for path in paths for file in result_files(path)]
+    """The records at `paths`, without any tensor; what `invertigo audit --json` printed may hold several."""
+    found: list[AuditRecord] = []
+    for path in paths:
+        with reachable(path) as here:
+            found += [record for file in result_files(here) for record in _told(file)]
+    return found
+
+
+@contextmanager
+def reachable(path: str | Path) -> Iterator[Path]:
+    """A path as it is; of a URL that fsspec reads, a local copy of the results there for as long as the block lasts.
+
+    Raises: MissingDataError, MissingExtraError.
+    """
+    if "://" not in str(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="invertigo-") as folder:
+        yield _fetch(str(path), Path(folder))
+
+
+def _fetch(url: str, home: Path) -> Path:
+    """Copy a result, or those of the folders below a URL, with the tensors beside them."""
+    from invertigo.types.extras import require
+
+    system, root = require("fsspec", "cluster").core.url_to_fs(url)
+    files = [root] if system.isfile(root) else [*system.glob(f"{root}/{RESULT}"), *system.glob(f"{root}/*/{RESULT}")]
+    if not files:
+        raise MissingDataError(f"There is no result at {url}: neither a {RESULT} nor a folder that holds one.")
+    if system.exists(f"{root.rstrip('/')}/{UNFINISHED}"):
+        (home / UNFINISHED).touch()
+    for number, file in enumerate(sorted(files)):
+        folder = home / f"{number:06d}" if len(files) > 1 else home
+        folder.mkdir(exist_ok=True)
+        (folder / RESULT).write_bytes(system.cat_file(file))
+        beside = f"{file.rpartition('/')[0]}/{TENSORS}"
+        if system.exists(beside):
+            (folder / TENSORS).write_bytes(system.cat_file(beside))
+    return home
+
+
+def _told(file: Path) -> list[AuditRecord]:
+    """The record of a file, and those that were compared with it."""
+    content = read_bytes(file, largest=LARGEST_RESULT)
+    try:
+        held = json.loads(content)
+    except (ValueError, RecursionError):
+        return [_validated(content, file)]  # which says what is wrong
+    others = held.pop("companions", None) if isinstance(held, dict) else None
+    if not isinstance(others, list):
+        return [_validated(content, file)]
+    return [_validated(json.dumps(one), file) for one in [held, *others]]
 
 
 def result_files(path: str | Path) -> list[Path]:
@@ -194,8 +253,12 @@ def result_files(path: str | Path) -> list[Path]:
 
 def read_record(file: Path) -> AuditRecord:
     """Read one `result.json`. Raises: CorruptFileError naming the first thing that is wrong with it."""
+    return _validated(read_bytes(file, largest=LARGEST_RESULT), file)
+
+
+def _validated(content: bytes | str, file: Path) -> AuditRecord:
     try:
-        return AuditRecord.model_validate_json(read_bytes(file, largest=LARGEST_RESULT))
+        return AuditRecord.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

@@ -10,10 +10,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from invertigo.report.charts import HEIGHT, WIDTH
-from invertigo.report.files import write_aside
+from invertigo.report.files import PAGE, write_aside
 from invertigo.report.html import environment
 from invertigo.report.study_views import study_view
-from invertigo.studies.conclusion import Conclusion
+from invertigo.studies.conclusion import Conclusion, refuse_empty
 
 _STYLES = ("report.css", "study.css", "frontier.css")
 
@@ -34,10 +34,21 @@ def write_study(
         include_originals: show private originals. None shows those of bundled public data only.
         redact: scores only, no picture.
 
-    Raises: OutputError when the file cannot be written.
+    Raises: OutputError when the file cannot be written; MissingDataError when there is nothing to show.
     """
+    refuse_empty(found)
     page = render_study(found, path, utility=utility, include_originals=include_originals, redact=redact)
     return write_aside(Path(path), lambda aside: aside.write_text(page, encoding="utf-8"))
+
+
+def keep_page(found: Conclusion) -> None:
+    """Write the report of a study beside its cells, wherever they lie. Raises: OutputError, MissingDataError."""
+    home = str(found.store.url)
+    if "://" not in home:
+        write_study(found, Path(home) / PAGE)
+        return
+    refuse_empty(found)
+    found.store.place.write(PAGE, render_study(found, PAGE).encode("utf-8"))
 
 
 def render_study(

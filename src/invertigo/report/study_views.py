@@ -11,7 +11,7 @@ from typing import Any
 
 from invertigo.auditing.record import MetricRecord
 from invertigo.report.charts import SERIES, Forest, Heat, Panel, forest, heat, lines, scatter
-from invertigo.report.files import RESULT, load
+from invertigo.report.files import RESULT, TENSORS, load
 from invertigo.report.frontier import FrontierView, frontier_view
 from invertigo.report.guarded import GuardView, guard_view
 from invertigo.report.numbers import number
@@ -202,16 +202,14 @@ def _privacy_utility(results: Sequence[CellResult], metric: MetricRecord, utilit
 
 def _samples(found: Conclusion, folders: Mapping[str, str], include_originals: bool | None) -> tuple[list[Sample], int]:
     """One picture for each point of the grid, from the first of its cells that has one, and how many are left out."""
-    home = str(found.store.url)
-    if "://" in home:
-        return [], 0  # a page about a remote study links to its tensors instead of fetching them all
     points: dict[str, CellResult] = {}
     for result in found.results:
         if result.record is not None and result.record.ran:
             points.setdefault(plain(result.coordinates), result)
     samples = []
     for result in list(points.values())[:PICTURED]:
-        sample = _sample(result, Path(home) / "cells" / result.key, folders[result.key], include_originals)
+        with found.store.fetched(result.key, (RESULT, TENSORS)) as folder:
+            sample = _sample(result, folder, folders[result.key], include_originals)
         samples += [sample] if sample is not None else []
     return samples, max(0, len(points) - PICTURED)
 

@@ -10,24 +10,30 @@ if TYPE_CHECKING:
 
     from invertigo.studies.store import Store
 
-_TRAINING_DATA = ("name", "split", "size", "limit", "grayscale", "public_count", "pool", "indices", "count", "skip")
 _OF_ONE_BATCH = ("indices", "count", "skip")
 """Keys that do not change the public examples once a pool has been set aside."""
+_AFTERWARDS = frozenset(
+    {"title", "description", "expect", "compare", "budget", "attacks", "adversary", "defense", "local", "utility"}
+    | {"guarded", "decoys", "reader_epochs", "private"}
+)
+"""What is only read once the victim is trained. Whatever else a scenario may say, today or later, is the victim's."""
 WEIGHTS = "weights.safetensors"
 
 
 def victim_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The part of a cell's configuration that decides its trained model; None where nothing is trained."""
+    """The scenario that a cell's model is trained by; None where nothing is trained.
+
+    It holds all that its training may read: `train_victim` gets this and nothing else, and its key is made of it.
+    """
     if not config["model"]["trained_epochs"]:
         return None
-    data = {name: config["data"][name] for name in _TRAINING_DATA}
-    clients = config["adversary"]["clients"]
-    if data["pool"]:
-        data = {name: value for name, value in data.items() if name not in _OF_ONE_BATCH}
-        clients = None
-    same = {name: config[name] for name in ("model", "normalise", "dtype", "device", "seed")}
-    prepared = {"defense": config["defense"]} if _prepares(config.get("defense")) else {}
-    return {"artifact": "victim", "data": data, "clients": clients, **same, **prepared}
+    victim = {name: value for name, value in config.items() if name not in _AFTERWARDS}
+    if config["data"]["pool"]:
+        data = {name: value for name, value in config["data"].items() if name not in _OF_ONE_BATCH}
+        victim["data"] = {**data, "count": 1}
+    else:
+        victim["adversary"] = {"clients": config["adversary"]["clients"]}
+    return {**victim, "defense": config["defense"] if _prepares(config.get("defense")) else None}
 
 
 def _prepares(defense: str | Mapping[str, Any] | None) -> bool:
@@ -41,12 +47,12 @@ def _prepares(defense: str | Mapping[str, Any] | None) -> bool:
     return defenses.registry[name].prepare is not Defense.prepare
 
 
-def train_victim(config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """State dict of the cell's model after its training on public examples."""
+def train_victim(victim: Mapping[str, Any]) -> dict[str, Tensor]:
+    """State dict of the model of `victim_of` after its training on public examples."""
     from invertigo.auditing.scenario import Scenario
     from invertigo.auditing.staging import stage
 
-    state = stage(Scenario.model_validate(config)).task.model.state_dict()
+    state = stage(Scenario.model_validate(victim)).task.model.state_dict()
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
 
@@ -54,7 +60,8 @@ def make_artifact(store: Store, key: str, config: Mapping[str, Any]) -> None:
     """Train the victim `key` of a cell with `config` and keep it. Raises: OutputError."""
     from safetensors.torch import save
 
-    store.keep_artifact(key, {WEIGHTS: save(train_victim(config))}, victim_of(config) or {})
+    victim = victim_of(config) or {}
+    store.keep_artifact(key, {WEIGHTS: save(train_victim(victim))}, victim)
 
 
 def read_victim(store: Store, key: str) -> dict[str, Tensor]:

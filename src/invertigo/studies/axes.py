@@ -10,7 +10,7 @@ from typing import Any
 from invertigo.auditing.overrides import NAMED
 from invertigo.auditing.scenario import Scenario
 from invertigo.studies.dotted import check_key
-from invertigo.types import ConfigurationError
+from invertigo.types.errors import ConfigurationError
 
 Label = str | int | float | bool | None
 """How a coordinate's value is called in tables: itself if it is a scalar, else its label."""

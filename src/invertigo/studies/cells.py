@@ -14,6 +14,7 @@ from typing import Any
 
 from invertigo.studies.artifacts import make_artifact, read_victim
 from invertigo.studies.expansion import CellSpec
+from invertigo.studies.fitness import misfit
 from invertigo.studies.store import FAILURE, LOG, RESULT, TENSORS, Store
 from invertigo.types import InvertigoError, OutputError
 
@@ -43,7 +44,7 @@ class Outcome:
     """What became of a job; `error` is one line. `unwritable` ends the study, the others do not."""
 
     status: str
-    """`done`, `failed` or `unwritable`."""
+    """`done`, `failed`, `unwritable`, or `unfit`: this process would compute something else than the cell means."""
     seconds: float = 0.0
     error: str = ""
 
@@ -52,6 +53,9 @@ def work(url: str, job: Job, threads: int) -> Outcome:
     """Do a job and keep its result in the store at `url`. Only Ctrl-C is raised; all else becomes an `Outcome`."""
     started = time.monotonic()
     store = Store(url)
+    unfit = misfit(job.spec.contents)
+    if unfit:
+        return Outcome("unfit", time.monotonic() - started, unfit)
     try:
         with _threads(threads):
             error = _make(store, job) if job.artifact else _run(store, job.spec)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
+from invertigo.studies.student import CONFIDENCE, half_width
 from invertigo.types import Interval
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ FEW = 10
 MANY = 2000
 """Above this many values the normal theory is exact enough, and far cheaper than resampling."""
 
-CONFIDENCE = 0.95
-
 
 def mean_interval(values: Sequence[float | int]) -> Interval:
     """The mean of `values` with a bootstrap interval (BCa); never narrower than Student's t for fewer than FEW."""
@@ -28,11 +27,11 @@ def mean_interval(values: Sequence[float | int]) -> Interval:
     from invertigo.evaluation import bootstrap
 
     if len(values) > MANY:
-        return _student(values)
+        return student_interval(values)
     found = bootstrap(
         torch.tensor(values, dtype=torch.float64), generator=torch.Generator().manual_seed(0), confidence=CONFIDENCE
     )
-    return _widened(found, _student(values)) if 2 <= len(values) < FEW else found
+    return _widened(found, student_interval(values)) if 2 <= len(values) < FEW else found
 
 
 def ratio_interval(first: Sequence[float | int], second: Sequence[float | int]) -> Interval | None:
@@ -45,7 +44,7 @@ def ratio_interval(first: Sequence[float | int], second: Sequence[float | int]) 
     if bottom <= 0:
         return None
     ratio = fmean(first) / bottom
-    linear = _student([ratio + (a - ratio * b) / bottom for a, b in zip(first, second)])
+    linear = student_interval([ratio + (a - ratio * b) / bottom for a, b in zip(first, second)])
     if len(first) > MANY:
         return linear
     found = _resampled(first, second, lambda a, b: a.mean(-1) / b.mean(-1))
@@ -99,11 +98,9 @@ def _spearman(x: Tensor, y: Tensor) -> Tensor:
     return ((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))).nan_to_num(0.0)
 
 
-def _student(values: Sequence[float | int]) -> Interval:
-    from scipy.stats import t
-
-    n, mean = len(values), fmean(values)
-    reach = t.ppf((1 + CONFIDENCE) / 2, n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
+def student_interval(values: Sequence[float | int]) -> Interval:
+    """The mean of `values` with Student's interval."""
+    n, mean, reach = len(values), fmean(values), half_width(values)
     return Interval(float(mean), float(mean - reach), float(mean + reach), n, CONFIDENCE)
 
 

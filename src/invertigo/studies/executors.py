@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -15,10 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from invertigo.studies.cells import Job, Outcome, work
 from invertigo.studies.spec import Resources
-from invertigo.types.extras import require
 
 TRIES = 2
 """A worker may die once of something else; the second time it is the cell that kills it."""
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @runtime_checkable
@@ -87,7 +88,7 @@ class Processes:
     @property
     def slots(self) -> int:
         """See `Executor`."""
-        return min(self.jobs, max(1, cores() // self.resources.cpus)) if self.resources.cpus > 1 else self.jobs
+        return min(self.jobs, max(1, cores() // self.resources.cpus))
 
     def submit(self, job: Job) -> None:
         """See `Executor`."""
@@ -120,61 +121,9 @@ class Processes:
         self.running.clear()
 
     def _start(self, job: Job, place: int, attempt: int) -> None:
-        with _deaf():
+        with _deaf(), _threads_of(self.resources.cpus):
             future = self.pools[place].submit(work, self.url, job, self.resources.cpus)
         self.running[future] = (job, place, attempt)
-
-
-@dataclass
-class Ray:
-    """A Ray cluster: the one at `address`, or one that is joined if it is known and started if it is not."""
-
-    url: str
-    resources: Resources
-    address: str | None = None
-    running: dict[Any, Job] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # A worker's current folder is not this one.
-        self.url = self.url if "://" in self.url else os.path.abspath(self.url)
-        self._ray = require("ray", "cluster")
-        self._ours = not self._ray.is_initialized()
-        if self._ours:
-            # Threads are set for each cell; what a worker prints is in the log of its cell.
-            self._ray.init(address=self.address, log_to_driver=False, logging_level="error")
-        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus, "max_retries": TRIES - 1}
-        self._work = self._ray.remote(**options)(work)
-
-    @property
-    def slots(self) -> int:
-        """See `Executor`; some more than fit, so that no node waits for this process."""
-        there: Mapping[str, float] = self._ray.cluster_resources()
-        fit = there.get("CPU", 1) / self.resources.cpus
-        if self.resources.gpus:
-            fit = min(fit, there.get("GPU", 0) / self.resources.gpus)
-        return max(1, int(fit)) + 4
-
-    def submit(self, job: Job) -> None:
-        """See `Executor`."""
-        self.running[self._work.remote(self.url, job, self.resources.cpus)] = job
-
-    def next(self) -> tuple[Job, Outcome]:
-        """See `Executor`."""
-        (ready, *_), _ = self._ray.wait(list(self.running), num_returns=1)
-        job = self.running.pop(ready)
-        try:
-            return job, self._ray.get(ready)
-        except self._ray.exceptions.RayError as error:
-            said = " ".join(str(error).split())[:300]
-            return job, Outcome("failed", error=f"Its worker was lost {TRIES} times: {said}")
-
-    def close(self) -> None:
-        """See `Executor`."""
-        for reference in self.running:
-            self._ray.cancel(reference, force=True)
-        self.running.clear()
-        if self._ours:
-            self._ray.shutdown()
 
 
 def cores() -> int:
@@ -185,6 +134,8 @@ def cores() -> int:
 def executor_for(url: str, resources: Resources, *, jobs: int = 1, ray: str | bool = False) -> Executor:
     """The executor that the options ask for; `ray` is True, or the address of a cluster."""
     if ray:
+        from invertigo.studies.cluster import Ray
+
         return Ray(url, resources, None if ray is True else ray)
     return Processes(url, resources, jobs) if jobs > 1 else Here(url, resources)
 
@@ -192,6 +143,18 @@ def executor_for(url: str, resources: Resources, *, jobs: int = 1, ray: str | bo
 def _pool() -> ProcessPoolExecutor:
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads, as PyTorch has, may hang
     return ProcessPoolExecutor(1, mp_context=spawn, initializer=_settle)
+
+
+@contextmanager
+def _threads_of(count: int) -> Iterator[None]:
+    """A process started in here has `count` threads in every library, which read this once, when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ |= dict.fromkeys(_THREADS, str(count))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from invertigo.auditing.scenario import Scenario
 from invertigo.studies.artifacts import victim_of
 from invertigo.studies.axes import Label, Point, points
 from invertigo.studies.claims import check_claims
+from invertigo.studies.columns import check_columns
 from invertigo.studies.dotted import laid_over
 from invertigo.studies.identity import key_of
+from invertigo.studies.plan import blocks_of, in_shard
 from invertigo.studies.plugins import Plugins
 from invertigo.studies.spec import Study
 from invertigo.types import ConfigurationError, did_you_mean
@@ -38,6 +40,8 @@ class CellSpec:
     key: str
     needs: tuple[str, ...] = ()
     block: int = 0
+    contents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Fingerprints of what the key was made of beside `config`, see `studies.contents`."""
 
     @property
     def title(self) -> str:
@@ -46,30 +50,39 @@ class CellSpec:
         return ", ".join([*parts, f"seed {self.seed}"]) + (f", batch {self.block + 1}" if self.block else "")
 
 
-def expand(study: Study, preset: str | None = None) -> list[CellSpec]:
+def expand(study: Study, preset: str | None = None, *, checked: bool = False) -> list[CellSpec]:
     """The cells of a study at a preset, in the order of its axes; seeds and batches vary fastest.
 
     Everything that can be checked without running is checked here, for every cell: keys, values, and the names and
     settings of attacks, models and data, and the axes that claims speak of. Cells that resolve to the same audit are
     one cell.
 
-    Raises: ConfigurationError, UnknownNameError.
+    Args:
+        checked: data that are not there, or a model's module, are an error too; as before a run.
+
+    Raises: ConfigurationError, UnknownNameError; with `checked` MissingDataError.
     """
     check_claims(study.claims, _labels_at_any_scale(study))
-    study, plugins = study.at(preset), Plugins()
-    base = {"budget": BUDGET, **laid_over({}, study.base)}
+    study, plugins = study.at(preset), Plugins(checked)
+    check_columns(study.axes)
     found: dict[str, CellSpec] = {}
     for combination in combinations(study):
         coordinates = {axis: point.label for axis, point in combination.items()}
         where = ", ".join(f"{axis}={label}" for axis, label in coordinates.items())
-        resolved = _resolved(_moved(base, combination), f"Study '{study.name}'" + (f" at {where}" if where else ""))
-        resolved = plugins.settled(resolved, where)
-        versions = plugins.versions(resolved)
-        for cell in _repeated(study, coordinates, resolved, versions):
+        resolved = plugins.settled(resolve(study, combination), where)
+        contents = plugins.contents(resolved, where)
+        for cell in _repeated(study, coordinates, resolved, contents, plugins):
             found.setdefault(f"{cell.key}{coordinates}", cell)
     if not found:
         raise ConfigurationError(f"Every combination of study '{study.name}' is excluded, so there is nothing to run.")
     return list(found.values())
+
+
+def resolve(study: Study, combination: Mapping[str, Point]) -> dict[str, Any]:
+    """The whole scenario of a combination, before what it names is looked up. Raises: ConfigurationError."""
+    where = ", ".join(f"{axis}={point.label}" for axis, point in combination.items())
+    base = {"budget": BUDGET, **laid_over({}, study.base)}
+    return _resolved(_moved(base, combination), f"Study '{study.name}'" + (f" at {where}" if where else ""))
 
 
 def _labels_at_any_scale(study: Study) -> dict[str, list[Any]]:
@@ -88,8 +101,7 @@ def shard_of(cells: Sequence[CellSpec], shard: tuple[int, int] | None) -> list[C
     """
     if shard is None:
         return list(cells)
-    part, count = shard
-    return [cell for cell in cells if int(cell.key, 16) % count == part - 1]
+    return [cell for cell in cells if in_shard(cell.key, shard)]
 
 
 def combinations(study: Study) -> Iterator[dict[str, Point]]:
@@ -168,24 +180,28 @@ def _resolved(mapping: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _repeated(
-    study: Study, coordinates: Mapping[str, Label], resolved: Mapping[str, Any], versions: Mapping[str, str]
+    study: Study,
+    coordinates: Mapping[str, Label],
+    resolved: Mapping[str, Any],
+    contents: Mapping[str, str],
+    plugins: Plugins,
 ) -> Iterator[CellSpec]:
     """The same point with every seed, on as many batches as the study's examples take."""
     data = resolved["data"]
-    batch = data["count"] * resolved["adversary"]["clients"]
-    blocks = 1 if study.examples is None or data["indices"] else -(-study.examples // data["count"])
+    batch = data["count"] * resolved["adversary"]["clients"] if not data["indices"] else 0
+    blocks = blocks_of(study, data)
     for seed, block in itertools.product(study.seeds, range(blocks)):
         config = dict(resolved)
         config["seed"] = seed
         if blocks > 1 or (study.examples is not None and not data["indices"]):
             # One pool for all batches, so that their public examples and their trained victim are the same.
             config["data"] = data | {"skip": block * batch, "pool": blocks * batch}
-        spec = CellSpec(coordinates, seed, config, key_of(config, versions), _needs(config, versions), block)
+        key, needs = key_of(config, contents), _needs(config, plugins)
+        spec = CellSpec(coordinates, seed, config, key, needs, block, contents)
         config["title"] = f"{study.title or study.name}: {spec.title}"
         yield spec
 
 
-def _needs(config: Mapping[str, Any], versions: Mapping[str, str]) -> tuple[str, ...]:
+def _needs(config: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:
     victim = victim_of(config)
-    behind = {name: version for name, version in versions.items() if not name.startswith("attack ")}
-    return () if victim is None else (key_of(victim, behind),)
+    return () if victim is None else (key_of(victim, plugins.contents({"attacks": [], "guarded": None, **victim})),)

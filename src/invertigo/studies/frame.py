@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,16 +12,19 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.studies.columns import check_columns, column_of
 from invertigo.studies.guard_values import GUARD, read_guard
-from invertigo.studies.slices import plain
+from invertigo.studies.prints import print_of
+from invertigo.studies.slices import axes_of, plain
 from invertigo.studies.values import AGGREGATES, CLIENT, COUNTS, Value, best_guess, read, read_attack, strongest
-from invertigo.types.errors import InvalidValueError
 from invertigo.types.extras import require
 
 if TYPE_CHECKING:
     from invertigo.studies.store import CellResult
 
 Scalar = str | int | float | bool | None
+FACTS = "invertigo"
+"""Under which `facts` stand in the schema of a Parquet file."""
 _KINDS = {bool: "bool_", int: "int64", float: "float64", str: "string"}
 
 
@@ -40,15 +44,16 @@ class Frame:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_text(value) for value in row] for row in self.rows)
+        writer.writerows([text_of(value) for value in row] for row in self.rows)
         return text.getvalue().encode("utf-8")
 
-    def parquet(self) -> bytes:
-        """Apache Parquet, a column of one type each. Raises: MissingExtraError without pyarrow."""
+    def parquet(self, facts: Mapping[str, Any] | None = None) -> bytes:
+        """Apache Parquet, a column of one type each, with `facts` in its schema. Raises: MissingExtraError."""
         arrow, files = require("pyarrow", "study"), require("pyarrow.parquet", "study")
         columns = {name: self._typed([row[i] for row in self.rows], arrow) for i, name in enumerate(self.columns)}
         buffer = io.BytesIO()
-        files.write_table(arrow.table(columns), buffer, compression="zstd")
+        kept = None if facts is None else {FACTS: json.dumps(facts)}
+        files.write_table(arrow.table(columns).replace_schema_metadata(kept), buffer, compression="zstd")
         return buffer.getvalue()
 
     def _typed(self, values: Sequence[Scalar], arrow: Any) -> Any:
@@ -57,15 +62,15 @@ class Frame:
         if kinds == {int, float}:
             return arrow.array([None if v is None else float(v) for v in values], arrow.float64())
         if len(kinds) > 1:
-            return arrow.array([None if v is None else _text(v) for v in values], arrow.string())
+            return arrow.array([None if v is None else text_of(v) for v in values], arrow.string())
         return arrow.array(values, getattr(arrow, _KINDS[kinds.pop() if kinds else str])())
 
 
 def attack_frame(results: Iterable[CellResult]) -> Frame:
     """A row for every attack on every rung; one row for a cell that failed, was not run, or tried no attack.
 
-    The study's axes come under their own names, what the audit recorded under `attack.*`, and every value that a
-    claim can name under that name. `strongest` marks the attack that speaks for its cell.
+    The study's axes come under their own names, what the audit recorded under `attack_*`, and every value that a
+    claim can name under that name, as `column_of` writes them. `strongest` marks the attack that speaks for its cell.
     """
     return _frame(_attack_rows(results))
 
@@ -85,21 +90,50 @@ def timing_frame(results: Iterable[CellResult]) -> Frame:
     return _frame(_timing_rows(results))
 
 
-def frame_files(results: Sequence[CellResult], *, parquet: bool | None = None) -> dict[str, bytes]:
-    """Contents by file name: `results`, `examples` and `timings` as CSV; the first two as Parquet too.
+def frame_files(
+    results: Sequence[CellResult], *, parquet: bool | None = None, others: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """Contents by file name: `results`, `examples` and `timings`, as CSV and as Parquet.
 
-    All but `timings.csv` depend on nothing but the results, byte for byte, in whatever order they come.
+    All but the timings depend on nothing but the results, byte for byte, in whatever order they come; only the facts
+    in the schema of `results.parquet` list axes and attacks as they come.
 
     Args:
         parquet: None writes Parquet where pyarrow is installed.
+        others: cells of the folder that the study does not ask for.
     """
     wanted = find_spec("pyarrow") is not None if parquet is None else parquet
-    frames = {"results": attack_frame(results), "examples": example_frame(results)}
-    files = {f"{name}.csv": frame.csv() for name, frame in frames.items()}
+    frames = {"results": attack_frame(results), "examples": example_frame(results), "timings": timing_frame(results)}
     if any(result.record and result.record.guard for result in results):
-        files["guard.csv"] = guard_frame(results).csv()
-    files |= {f"{name}.parquet": frame.parquet() for name, frame in frames.items()} if wanted else {}
-    return files | {"timings.csv": timing_frame(results).csv()}
+        frames["guard"] = guard_frame(results)
+    files = {f"{name}.csv": frame.csv() for name, frame in frames.items()}
+    if wanted:
+        facts = {"results": facts_of(results, others)}
+        files |= {f"{name}.parquet": frame.parquet(facts.get(name)) for name, frame in frames.items()}
+    return files
+
+
+def facts_of(results: Sequence[CellResult], others: Sequence[str] = ()) -> dict[str, Any]:
+    """What a table needs besides the rows: the axes and attacks in the order of the study, metrics and fingerprints.
+
+    `others` are cells of the folder that the study does not ask for.
+    """
+    record = next((result.record for result in results if result.record), None)
+    metrics = [metric.model_dump(mode="json") for metric in record.metrics] if record else []
+    contents = {rests_on(result.contents): result.contents for result in results if result.contents}
+    ways = dict.fromkeys((a.attack, a.level, a.informed) for one in results if one.record for a in one.record.attacks)
+    return {
+        "axes": axes_of(results),
+        "metrics": metrics,
+        "contents": contents,
+        "ways": list(ways),
+        "others": list(others),
+    }
+
+
+def rests_on(contents: Mapping[str, str] | None) -> str:
+    """A short name for what a cell rests on, the same for cells that rest on the same."""
+    return "" if not contents else print_of(contents)
 
 
 def _attack_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
@@ -108,7 +142,12 @@ def _attack_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
         if record is None:
             yield base | {"status": "failed" if result.failure else "missing"}
             continue
-        base |= {"status": "done", "verdict": record.verdict.status, "examples": record.num_examples}
+        base |= {
+            "status": "done",
+            "rests_on": rests_on(result.contents),
+            "verdict": record.verdict.status,
+            "examples": record.num_examples,
+        }
         base |= {name: read(record, Value(name)).number for name in CLIENT} if record.defense or record.utility else {}
         speaker, guesses = strongest(record), _guesses(record)
         for attack in record.attacks:
@@ -184,20 +223,15 @@ def _timing_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
 
 def _identity(result: CellResult) -> dict[str, Scalar]:
     coordinates: dict[str, Scalar] = {axis: _scalar(value) for axis, value in result.coordinates.items()}
-    taken = sorted(set(coordinates) & _RESERVED)
-    if taken:
-        raise InvalidValueError(f"An axis is called '{taken[0]}', as a column of the results is; give it another name.")
+    check_columns(coordinates)
     return coordinates | {"seed": result.seed, "block": result.block, "cell": result.key}
-
-
-_RESERVED = {"seed", "block", "cell", "status", "verdict", "examples", "example", "strongest", "outcome", "rank"}
 
 
 def _frame(rows: Iterable[Mapping[str, Scalar]]) -> Frame:
     """Columns in the order in which they first occur in the sorted rows, so that their order is settled too."""
     ordered = sorted(rows, key=_order)
-    columns = tuple(dict.fromkeys(name for row in ordered for name in row))
-    return Frame(columns, tuple(tuple(row.get(name) for name in columns) for row in ordered))
+    names = tuple(dict.fromkeys(name for row in ordered for name in row))
+    return Frame(tuple(map(column_of, names)), tuple(tuple(row.get(name) for name in names) for row in ordered))
 
 
 def _order(row: Mapping[str, Scalar]) -> tuple[tuple[int, float, str], ...]:
@@ -221,7 +255,8 @@ def _scalar(value: Any) -> Scalar:
     return value if value is None or isinstance(value, (bool, int, float, str)) else plain(value)
 
 
-def _text(value: Scalar) -> str:
+def text_of(value: Scalar) -> str:
+    """A scalar as it stands in a column of texts."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 DIGITS = 24
@@ -21,11 +22,32 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def key_of(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """Hash of a resolved configuration, without its prose, and of the versions of everything that it names."""
+def key_of(config: Mapping[str, Any], contents: Mapping[str, str]) -> str:
+    """Hash of a resolved configuration, without its prose, and of the contents of everything that it rests on.
+
+    A file counts by what is in it and not by its path, so that a study may be moved, or run from another folder.
+    """
     unused = {name for name in LATER if config.get(name) is None}
     substance = {name: value for name, value in config.items() if name not in PROSE | unused}
-    return digest(canonical([substance, versions]).encode())[:DIGITS]
+    files = {name.partition(" ")[2]: value for name, value in contents.items() if name.startswith("file ")}
+    rest = {name: value for name, value in contents.items() if not name.startswith(("data ", "file "))}
+    data = [value for name, value in contents.items() if name.startswith("data ")]
+    return digest(canonical([_pathless(substance, files), rest, data]).encode())[:DIGITS]
+
+
+def _pathless(substance: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    """The place of a set of one's own is not what makes it: its files are among the contents."""
+    data = substance.get("data")
+    named = {"data": {**data, "name": Path(data["name"]).name}} if data else {}
+    return _by_content({**substance, **named}, files)
+
+
+def _by_content(value: Any, files: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _by_content(part, files) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_content(part, files) for part in value]
+    return {"file": files[value]} if isinstance(value, str) and value in files else value
 
 
 def digest(content: bytes) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from invertigo.types import OutputError
+from invertigo.types.errors import OutputError
 from invertigo.types.extras import require
 
 Files = Mapping[str, bytes]

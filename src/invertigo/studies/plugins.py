@@ -1,14 +1,10 @@
-"""What a cell names: checked before anything runs, its schedules written out, and its versions noted."""
+"""What a cell names: checked before anything runs, and its schedules written out."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,8 @@ from invertigo.auditing.guarded import adversaries
 from invertigo.auditing.scenario import GuardedSection
 from invertigo.data.locate import places
 from invertigo.models.building import check_options
-from invertigo.studies.identity import canonical, digest
+from invertigo.studies.contents import contents
+from invertigo.studies.identity import canonical
 from invertigo.types import ConfigurationError, InvertigoError, Requirement
 
 
@@ -25,6 +22,8 @@ from invertigo.types import ConfigurationError, InvertigoError, Requirement
 class Plugins:
     """Looks up the attacks, models and data of cells; what many cells share is looked up once."""
 
+    checked: bool = False
+    """Data are read and a model's module is looked for; else what is not there counts as missing."""
     _seen: dict[str, Any] = field(default_factory=dict)
 
     def settled(self, config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -41,15 +40,15 @@ class Plugins:
         except InvertigoError as error:
             raise type(error)(f"{error} (at {where})" if where else str(error)) from error
 
-    def versions(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """Versions of the packages and contents of the files that `config` names; part of a cell's identity."""
-        found = {"invertigo": _package("invertigo")}
-        found |= self._once("version of attacks", config["attacks"], _attack_versions)
-        found |= self._once("version of model", config["model"], _model_versions)
-        found |= self._once("version of data", config["data"]["name"], _data_versions)
-        found |= self._once("version of defense", config["defense"], _defense_versions)
-        found |= self._once("version of guarded", config.get("guarded"), _guarded_versions)
-        return found
+    def contents(self, config: Mapping[str, Any], where: str = "") -> dict[str, str]:
+        """Fingerprints of all that `config` rests on, see `contents`; part of a cell's identity.
+
+        Raises: with `checked`, MissingDataError and others for data that cannot be read.
+        """
+        try:
+            return contents(config, self._once, checked=self.checked)
+        except InvertigoError as error:
+            raise type(error)(f"{error} (at {where})" if where else str(error)) from error
 
     def _once(self, what: str, value: Any, read: Any) -> Any:
         name = f"{what} {canonical(value)}"
@@ -127,66 +126,3 @@ def _check_data(name: str) -> None:
 
 def _folders(name: str) -> list[Path]:
     return [place for place in places() if place.is_dir() and len(Path(name).parts) == 1]
-
-
-def _attack_versions(wanted: list[dict[str, Any]]) -> dict[str, str]:
-    return _of_modules({f"attack {one['name']}": attacks.registry[one["name"]].__module__ for one in wanted})
-
-
-def _defense_versions(wanted: Any) -> dict[str, str]:
-    if wanted is None:
-        return {}
-    name = wanted if isinstance(wanted, str) else wanted["name"]
-    return _of_modules({f"defense {name}": defenses.registry[name].__module__})
-
-
-def _guarded_versions(section: Mapping[str, Any] | None) -> dict[str, str]:
-    wanted = GuardedSection.model_validate(section).campaigns if section else []
-    return _attack_versions([{"name": one.name} for one in wanted])
-
-
-def _model_versions(section: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if section["weights"]:
-        with open(section["weights"], "rb") as file:
-            found["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
-    if section["factory"]:
-        return found | _of_modules({f"model {section['factory']}": section["factory"].partition(":")[0]})
-    return found | _of_modules({f"model {section['name']}": models.registry[section["name"]].__module__})
-
-
-def _data_versions(name: str) -> dict[str, str]:
-    if name not in data.registry:
-        return {}
-    return _of_modules({f"data {name}": type(data.registry[name]).__module__})
-
-
-def _of_modules(modules: Mapping[str, str]) -> dict[str, str]:
-    """Other people's modules only; ours have the version of Invertigo."""
-    return {name: _module(module) for name, module in modules.items() if module.partition(".")[0] != "invertigo"}
-
-
-@cache
-def _package(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    return packages_distributions()
-
-
-def _module(name: str) -> str:
-    """The version of the distribution a module belongs to; the hash of its source where it belongs to none."""
-    owners = _distributions().get(name.partition(".")[0], [])
-    if owners:
-        return f"{owners[0]} {_package(owners[0])}"
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    source = Path(spec.origin) if spec and spec.origin else Path.cwd() / f"{name.replace('.', '/')}.py"
-    return f"source {digest(source.read_bytes())[:16]}" if source.is_file() else "unknown"

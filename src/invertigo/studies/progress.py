@@ -22,6 +22,8 @@ class Tally:
     seconds: float = 0.0
     """Spent in cells that have ended in this run."""
     started: float = field(default_factory=time.monotonic)
+    paced: bool = False
+    """`started` is when the first job began rather than when the run did."""
 
     @property
     def left(self) -> int:
@@ -41,6 +43,8 @@ class Tally:
     def end(self, job: Job, outcome: Outcome) -> None:
         """A job has ended; artifacts are not counted as cells."""
         self.running.pop(job.name, None)
+        if not self.paced:  # workers have started and imported what they need; that is no part of a cell's pace
+            self.paced, self.started = True, time.monotonic() - outcome.seconds
         if job.artifact is None:
             self.seconds += outcome.seconds
             self.done += outcome.status == "done"

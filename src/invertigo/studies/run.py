@@ -14,10 +14,11 @@ from pathlib import Path
 from invertigo.studies.cells import Job, Outcome, fail
 from invertigo.studies.executors import Executor, executor_for
 from invertigo.studies.expansion import CellSpec, expand, shard_of
+from invertigo.studies.plan import write_plan
 from invertigo.studies.progress import Tally, Watcher
 from invertigo.studies.spec import Study, parse_study
 from invertigo.studies.store import STUDY, Store
-from invertigo.types import ConfigurationError, CorruptFileError, MissingDataError, OutputError
+from invertigo.types.errors import ConfigurationError, CorruptFileError, MissingDataError, OutputError
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ def run_study(
     Ctrl-C ends the run with what is whole. Raises: ConfigurationError before anything runs; OutputError when nothing
     more can be written, with every earlier cell whole.
     """
-    specs = list({spec.key: spec for spec in shard_of(expand(study, preset), shard)}.values())
+    whole = expand(study, preset, checked=True)
+    specs = list({spec.key: spec for spec in shard_of(whole, shard)}.values())
     store = Store(out)
     store.place.prepare()
     write_study(store, study, preset)
+    write_plan(store, whole)
     todo, old = _todo(store, specs, retry_failed)
     tally = Tally(total=len(specs), reused=len(specs) - len(todo))
     if not todo:
@@ -174,6 +177,11 @@ class _Course:
     def _end(self, job: Job, outcome: Outcome) -> Job:
         if outcome.status == "unwritable":
             raise OutputError(outcome.error)
+        if outcome.status == "unfit":
+            raise ConfigurationError(
+                f"Something has changed since the study was started: {outcome.error}. Cells that are done are whole; "
+                "run the same command again."
+            )
         if outcome.status == "failed" and job.artifact:
             self.broken[job.artifact] = outcome.error
         elif outcome.status == "failed":

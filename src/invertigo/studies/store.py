@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from invertigo.auditing.record import AuditRecord
-from invertigo.studies.expansion import CellSpec
 from invertigo.studies.identity import digest
-from invertigo.studies.place import MARKER, Place, place_at
-from invertigo.types import CorruptFileError, MissingDataError
+from invertigo.studies.place import MARKER, Local, Place, place_at
+from invertigo.studies.plan import Planned
+from invertigo.types.errors import CorruptFileError, MissingDataError
+
+if TYPE_CHECKING:
+    from invertigo.studies.expansion import CellSpec
 
 RESULT, FAILURE, TENSORS, LOG, STUDY = (
     "result.json",
@@ -37,6 +43,8 @@ class CellResult:
     key: str = ""
     block: int = 0
     """Which of the batches that together make up the study's `examples`."""
+    contents: Mapping[str, str] | None = None
+    """Fingerprints of what the cell rests on, by name; None where none were written down."""
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Store:
 
     url: str | Path
     place: Place = field(init=False, repr=False)
+    _contents: dict[str, Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.place = place_at(self.url)
@@ -86,17 +95,18 @@ class Store:
             failure=None if failure is None else json.loads(failure)["traceback"],
             key=key,
             block=marker["block"],
+            contents=self._shared(marker.get("contents")),
         )
 
-    def results(self, specs: Sequence[CellSpec]) -> list[CellResult]:
+    def results(self, specs: Sequence[CellSpec | Planned]) -> list[CellResult]:
         """The cells of `specs` in their order; one that is missing or damaged has neither record nor failure."""
         present = self.place.names("cells")
         return [self._result(spec) if spec.key in present else _nothing(spec) for spec in specs]
 
-    def _result(self, spec: CellSpec) -> CellResult:
+    def _result(self, spec: CellSpec | Planned) -> CellResult:
         """One cell, each of its files read once."""
-        marker = self.place.read(f"cells/{spec.key}/{MARKER}")
-        hashes = {} if marker is None else _hashes(marker, spec.key)
+        marker = self.marker(spec.key)
+        hashes = marker.get("sha256", {})
         files = {name: self._checked(spec.key, name, hashes) for name in hashes}
         if any(content is None for content in files.values()):
             return _nothing(spec)
@@ -105,7 +115,30 @@ class Store:
             _nothing(spec),
             record=None if result is None else _record(result, spec.key),
             failure=None if failure is None or result is not None else json.loads(failure)["traceback"],
+            contents=self._shared(marker.get("contents")),
         )
+
+    @contextmanager
+    def fetched(self, key: str, names: Iterable[str]) -> Iterator[Path]:
+        """A local folder with files of a cell: its own, or a copy for as long as the block lasts."""
+        if isinstance(self.place, Local):
+            yield self.place.root / "cells" / key
+            return
+        with tempfile.TemporaryDirectory(prefix="invertigo-") as folder:
+            for name in names:
+                content = self.place.read(f"cells/{key}/{name}")
+                if content is not None:
+                    (Path(folder) / name).write_bytes(content)
+            yield Path(folder)
+
+    def marker(self, key: str) -> dict[str, Any]:
+        """What is written down about a cell beside its files; empty where it is not whole or not there."""
+        content = self.place.read(f"cells/{key}/{MARKER}")
+        return json.loads(content) if content is not None and _hashes(content, key) else {}
+
+    def _shared(self, contents: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """One mapping for all cells that have the same: thousands do."""
+        return None if contents is None else self._contents.setdefault(repr(sorted(contents.items())), contents)
 
     def keep(self, spec: CellSpec, files: Mapping[str, bytes]) -> None:
         """Put a cell in its place, whole; `files` hold its result or its failure. Raises: OutputError."""
@@ -116,6 +149,7 @@ class Store:
             "block": spec.block,
             "needs": spec.needs,
             "sha256": {name: digest(content) for name, content in files.items()},
+            "contents": spec.contents,
             "config": spec.config,
         }
         self.place.put(f"cells/{spec.key}", {**files, MARKER: _json(marker)})
@@ -148,7 +182,19 @@ class Store:
         return content if content is not None and digest(content) == hashes[name] else None
 
 
-def _nothing(spec: CellSpec) -> CellResult:
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for garbage: the records of ten thousand cells all stay, and looking through them doubles the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _nothing(spec: CellSpec | Planned) -> CellResult:
     return CellResult(spec.coordinates, spec.seed, None, None, spec.key, spec.block)
 
 

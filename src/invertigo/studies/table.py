@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from invertigo.auditing.record import MetricRecord
 from invertigo.studies.guard_values import GUARD, adversaries
 from invertigo.studies.slices import RECORDED, axes_of, check_axes, coordinate, label, plain, reading, select
+from invertigo.studies.student import half_width
 from invertigo.studies.values import parse_value
 from invertigo.types.errors import ConfigurationError
 
@@ -22,12 +20,6 @@ if TYPE_CHECKING:
     from invertigo.studies.store import CellResult
 
 Format = Literal["markdown", "csv", "latex"]
-MISSING = "–"
-_ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "–": "--", "−": "$-$", "±": r"$\pm$",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,14 +59,16 @@ class Table:
 
     def format(self, how: Format = "markdown") -> str:
         """The table as text."""
-        return _FORMATS[how](self)
+        from invertigo.studies.table_formats import FORMATS
+
+        return FORMATS[how](self)
 
     def notes(self) -> list[str]:
         """What a reader must know about the numbers."""
         found = ["Each cell by its strongest attack."] if self.strongest else []
         found += [f"Averaged over {', '.join(self.averaged)}."] if self.averaged else []
         if any(entry.half is not None for entry in self.entries.values()):
-            found.append("± half of the 95 % interval of the mean over cells.")
+            found.append("± half of Student's 95 % interval of the mean over cells.")
         return found + (["* some cells have no value; the mean is of the others."] if self.incomplete else [])
 
 
@@ -94,15 +88,42 @@ def build_table(
     Raises: ConfigurationError for an axis that the study does not have, or a metric that no cell reports.
     """
     where, axes = dict(where or {}), [*rows, *columns]
-    check_axes([*axes, *where], axes_of(results), "table")
+    check_wanted(axes, where, axes_of(results))
+    return lay_out(
+        _places(results, axes, value, where),
+        rows,
+        columns,
+        value=value,
+        unit=_unit(results, value),
+        averaged=tuple(a for a, v in axes_of(results).items() if len(v) > 1 and a not in {*axes, *where}),
+        strongest=value not in GUARD and any(len(_spoken(result, [*axes, *where])) > 1 for result in results),
+    )
+
+
+def check_wanted(axes: Sequence[str], where: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse axes that the study does not have, or that are asked for twice. Raises: ConfigurationError."""
+    check_axes([*axes, *where], known, "table")
     twice = sorted({axis for axis in axes if axes.count(axis) > 1})
     if twice:
         raise ConfigurationError(f"The axis '{twice[0]}' is asked for twice; it is a row or a column, not both.")
-    places = _places(results, axes, value, where)
+
+
+def lay_out(
+    places: Mapping[tuple[str, ...], Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    value: str,
+    unit: str,
+    averaged: tuple[str, ...],
+    strongest: bool,
+) -> Table:
+    """The table of `places`: the readings of each combination of row and column labels."""
     split = [(key[: len(rows)], key[len(rows) :]) for key in places]
     row_keys, column_keys = _natural([r for r, _ in split]), _natural([c for _, c in split])
+    row_at, column_at = ({key: i for i, key in enumerate(keys)} for keys in (row_keys, column_keys))
     entries = {
-        (row_keys.index(r), column_keys.index(c)): entry
+        (row_at[r], column_at[c]): entry
         for (r, c), readings in zip(split, places.values())
         if (entry := _entry(readings)) is not None
     }
@@ -113,9 +134,9 @@ def build_table(
         columns=tuple(column_keys),
         entries=entries,
         value=str(parse_value(value)),
-        unit=_unit(results, value),
-        averaged=tuple(a for a, v in axes_of(results).items() if len(v) > 1 and a not in {*axes, *where}),
-        strongest=value not in GUARD and any(len(_spoken(result, [*axes, *where])) > 1 for result in results),
+        unit=unit,
+        averaged=averaged,
+        strongest=strongest,
     )
 
 
@@ -182,102 +203,21 @@ def _natural(keys: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def _entry(readings: Sequence[float | None]) -> Entry | None:
-    from invertigo.studies.estimates import mean_interval
-
     numbers = [number for number in readings if number is not None]
     if not numbers:
         return None
     lacking = len(readings) - len(numbers)
     if len(numbers) < 2:
         return Entry(numbers[0], None, 1, lacking)
-    found = mean_interval(numbers)
-    return Entry(fmean(numbers), (found.high - found.low) / 2, len(numbers), lacking)
+    return Entry(fmean(numbers), half_width(numbers), len(numbers), lacking)
 
 
 def _unit(results: Sequence[CellResult], value: str) -> str:
+    return unit_of(next((result.record.metrics for result in results if result.record), []), value)
+
+
+def unit_of(metrics: Sequence[MetricRecord], value: str) -> str:
+    """What `value` is measured in, the first of `metrics` being the headline."""
     name = parse_value(value).name
-    metrics: list[MetricRecord] = next((result.record.metrics for result in results if result.record), [])
     headline = metrics[0].unit if metrics and name == "over_guess" else ""
     return next((metric.unit for metric in metrics if metric.name == name), headline)
-
-
-def _shown(entry: Entry | None) -> str:
-    if entry is None:
-        return MISSING
-    digits = _digits(entry)
-    text = f"{entry.mean:.{digits}f}" + ("" if entry.half is None else f" ± {entry.half:.{digits}f}")
-    return text.replace("-", "−") + ("*" if entry.lacking else "")
-
-
-def _digits(entry: Entry) -> int:
-    """Decimals that carry information: two digits of the half-interval, or three of the mean."""
-    if entry.half:
-        return min(6, max(0, 1 - math.floor(math.log10(entry.half))))
-    return min(6, max(0, 2 - math.floor(math.log10(abs(entry.mean))))) if entry.mean else 0
-
-
-def _heads(table: Table) -> list[str]:
-    """Column headings; a table without column axes has one, its value."""
-    named = [", ".join(key) for key in table.columns]
-    return [head or table.value for head in named]
-
-
-def _cells(table: Table) -> list[list[str]]:
-    places = range(len(table.columns))
-    return [[*row, *(_shown(table.entry(i, j)) for j in places)] for i, row in enumerate(table.rows)]
-
-
-def _markdown(table: Table) -> str:
-    rows = [[*table.row_axes, *_heads(table)], *_cells(table)]
-    rows = [[cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    lead = len(table.row_axes)
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if i < lead else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * w if i < lead else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([line(rows[0]), f"| {' | '.join(rule)} |", *map(line, rows[1:])])
-
-
-def _csv(table: Table) -> str:
-    """One line for each place, in full precision, since a cell of a wide table could hold one number only."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*table.row_axes, *table.column_axes, table.value, "half_interval", "cells", "lacking"])
-    for i, row in enumerate(table.rows):
-        for j, column in enumerate(table.columns):
-            entry = table.entry(i, j)
-            mean, half = (None, None) if entry is None else (entry.mean, entry.half)
-            counts = [0, ""] if entry is None else [entry.n, entry.lacking]
-            writer.writerow(
-                [*map(_inert, (*row, *column)), *("" if x is None else repr(x) for x in (mean, half)), *counts]
-            )
-    return text.getvalue().removesuffix("\n")
-
-
-def _inert(label: Any) -> Any:
-    """A label that a spreadsheet does not take for a formula: an apostrophe goes before one that could be."""
-    text = str(label)
-    formula = text[:1] in "=+-@\t\r" and text != ""
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}" if formula else label
-    return label
-
-
-def _latex(table: Table) -> str:
-    lead = len(table.row_axes)
-    lines = [rf"\begin{{tabular}}{{{'l' * lead}{'r' * len(table.columns)}}}", r"\toprule"]
-    lines += [_latex_line([*table.row_axes, *_heads(table)]), r"\midrule"]
-    lines += [_latex_line(row) for row in _cells(table)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_ESCAPES.get(c, c) for c in cell) for cell in cells) + r" \\"
-
-
-_FORMATS: Mapping[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "latex": _latex}

@@ -13,6 +13,9 @@ from invertigo.types import Progress, Tick
 CALIBRATION = 5
 """Iterations that are timed, the first one apart, before a schedule is fitted into a time allowance."""
 
+TOLD = 0.2
+"""Seconds between two reports of progress."""
+
 
 @dataclass
 class Pace:
@@ -52,10 +55,12 @@ class Pace:
             each = (self.elapsed - self._warm) / (CALIBRATION - 1)
             self.total = max(CALIBRATION, min(self.total, int((self.seconds - self._warm) / max(each, 1e-9))))
         late = self.late
-        if not late and done % self._stride and done != self.total:
+        noted = late or done % self._stride == 0 or done == self.total
+        if not noted and not self._waited_for:
             return False
         best = _smallest(values)
-        self.trace.append((done, best))
+        if noted:  # what is kept does not depend on the clock
+            self.trace.append((done, best))
         return late or self._report(done, best)
 
     @property
@@ -63,8 +68,13 @@ class Pace:
         """Reading a value synchronises the device, so it is read a few hundred times a run."""
         return max(1, self.total // 200)
 
+    @property
+    def _waited_for(self) -> bool:
+        """Whoever watches has heard nothing for a while: iterations may be slow, or a schedule very long."""
+        return self.progress is not None and self.elapsed - self._reported >= TOLD
+
     def _report(self, done: int, best: float) -> bool:
-        if self.progress is None or (self.elapsed - self._reported < 0.2 and done != self.total):
+        if self.progress is None or (self.elapsed - self._reported < TOLD and done != self.total):
             return False
         self._reported = self.elapsed
         left = self.elapsed / max(done, 1) * (self.total - done)
