@@ -4,6 +4,7 @@ from invertigo.auditing.flags import RULES, Evidence, raise_flags
 from invertigo.auditing.record import (
     AttackRecord,
     BaselineRecord,
+    ControlRecord,
     DefenseRecord,
     FlagRecord,
     MetricRecord,
@@ -54,7 +55,11 @@ CASES = {
     "interrupted": evidence(interrupted=True),
     "attack_failed": evidence(attack(), attack(status="failed", reason="ValueError: x", outcomes=[], scores={})),
     "did_not_converge": evidence(attack(stopped="budget")),
-    "below_baseline": evidence(attack(scores={"psnr": [12.0, 13.0]})),
+    "below_baseline": evidence(attack(scores={"psnr": [12.0, 13.0]}, outcomes=["nothing", "nothing"])),
+    "doubtful_recognition": evidence(attack(outcomes=["nothing", "exact"], doubtful=[0])),
+    "outside_range": evidence(outside_range=0.5),
+    "optimiser_failed": evidence(controls=[ControlRecord(name="fit", status="failed", summary="It failed.")]),
+    "no_positive_control": evidence(controls=[ControlRecord(name="positive", status="failed", summary="Nothing.")]),
     "labels_given": evidence(attack(labels="given")),
     "statistics_assumed": evidence(attack(level=2), statistics_assumed_from=2),
     "range_inferred": evidence(range_inferred=True),
@@ -65,7 +70,7 @@ CASES = {
     "exact_beats_optimiser": evidence(attack(exact=True), attack(outcomes=["nothing", "recognisable"])),
     "not_identified": evidence(attack(residual=1e-6, outcomes=["nothing", "exact"])),
     "update_unexplained": evidence(attack(residual=0.9)),
-    "short_schedule": evidence(short_schedules=[("a", 10, 4800), ("not run", 1, 100)]),
+    "short_schedule": evidence(curtailed=[("a", "iterations", 480, 4800), ("not run", "restarts", 1, 100)]),
     "few_examples": evidence(num_examples=29),
     "narrow_layers": evidence(remarks=[FlagRecord(code="narrow_layers", severity="warning", message="x")]),
     "nothing_learned": evidence(utility=learned(0.14)),
@@ -105,6 +110,9 @@ def test_every_rule_has_a_case():
         evidence(scored=False, decoys=0),
         evidence(num_examples=30),
         evidence(relative_norm=1e-5),
+        evidence(outside_range=1e-4),
+        evidence(attack(scores={"psnr": [12.0, 13.0]}, outcomes=["nothing", "exact"])),
+        evidence(controls=[ControlRecord(name="fit", status="unknown", summary="It is not known.")]),
     ],
 )
 def test_near_misses_raise_nothing(near_miss):
@@ -114,8 +122,9 @@ def test_near_misses_raise_nothing(near_miss):
 def test_below_baseline_follows_the_direction_of_the_metric():
     baseline = BaselineRecord(name="mean", label="mean image", scores={"mse": [0.1, 0.1]})
     facts = {"metrics": [MSE], "baselines": [baseline]}
-    assert codes(evidence(attack(scores={"mse": [0.2, 0.2]}), **facts)) == ["below_baseline"]
-    assert codes(evidence(attack(scores={"mse": [0.01, 0.01]}), **facts)) == []
+    blind, better = (attack(scores={"mse": [s, s]}, outcomes=["nothing"] * 2) for s in (0.2, 0.01))
+    assert codes(evidence(blind, **facts)) == ["below_baseline"]
+    assert codes(evidence(better, **facts)) == []
 
 
 def test_the_gravest_flag_comes_first():

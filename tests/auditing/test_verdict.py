@@ -1,7 +1,7 @@
 import pytest
 
 from invertigo.auditing.ladder import climb, plan_ladder
-from invertigo.auditing.record import AttackRecord, FlagRecord
+from invertigo.auditing.record import CONTROLS, AttackRecord, ControlRecord, FlagRecord
 from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.types import ThreatLevel
 
@@ -18,8 +18,13 @@ def attack(level=1, outcomes=("nothing", "nothing"), name="a", **facts):
     )
 
 
+def controls(**status):
+    given = dict.fromkeys(CONTROLS, "passed") | status
+    return tuple(ControlRecord(name=n, status=s, summary=f"The {n} {s}.") for n, s in given.items() if s)
+
+
 def verdict(attacks, flags=(), requested=(1, 2), **facts):
-    facts = {"noun": "image", "num_examples": 2} | facts
+    facts = {"noun": "image", "num_examples": 2, "controls": controls()} | facts
     levels = climb(
         plan_ladder(ThreatLevel.UPDATE, mode_matters=True, requested=list(requested)), list(attacks), "psnr", 1
     )
@@ -85,6 +90,44 @@ def test_without_truth_only_an_exact_solution_that_reproduces_the_update_leaks()
     assert "reproduces the update" in found.headline
     assert verdict([solved.model_copy(update={"residual": 0.3})], scored=False).status == "inconclusive"
     assert verdict([solved.model_copy(update={"exact": False})], scored=False).status == "inconclusive"
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("status", ["failed", "unknown", "not_applicable", None])
+def test_each_control_that_did_not_pass_takes_resists_away(name, status):
+    found = verdict([attack(1)], controls=controls(**{name: status}))
+    assert found.status == "inconclusive"
+    assert name in found.detail
+    assert any(name in sentence for sentence in found.missing)
+
+
+def test_controls_do_not_soften_a_leak():
+    assert verdict([attack(1, ["exact", "nothing"])], controls=()).status == "leaks"
+
+
+def test_attacks_chosen_by_hand_speak_of_themselves_only():
+    found = verdict([attack(1), attack(2, name="b")], automatic=False)
+    assert found.status == "inconclusive"
+    assert found.headline.startswith("Not rebuilt by a and b on rungs 1 and 2")
+    assert "chosen by hand" in found.missing[0]
+    assert verdict([attack(1, ["exact", "nothing"])], automatic=False).status == "leaks"
+
+
+@pytest.mark.parametrize("code", ["no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition"])
+def test_some_warnings_forbid_resists(code):
+    flag = FlagRecord(code=code, severity="warning", message="Something was not looked at.")
+    assert verdict([attack(1)], [flag]).status == "inconclusive"
+
+
+def test_an_attack_that_failed_on_a_rung_by_itself_still_counts_against_resists():
+    alone = verdict([attack(1), attack(2, (), status="failed", name="b")])
+    assert "b failed" in alone.detail
+
+
+def test_an_inconclusive_verdict_says_how_much_time_would_finish_it():
+    found = verdict([attack(1, stopped="budget")], needs_seconds=121.2)
+    assert found.needs_seconds == 121.2
+    assert "about 122 s" in found.remedy
 
 
 def test_a_what_if_rung_is_told_as_one():

@@ -55,8 +55,23 @@ def test_check_speaks_json_and_github(results: Path) -> None:
     told = json.loads(run("check", results / "leaks", "--format", "json").stdout)
     assert told[0]["status"] == "exceeded"
     assert told[0]["limits"][0]["value"] == 6
-    assert run("check", results / "leaks", "--format", "github").stdout.startswith("::error title=Invertigo::recovered")
+    github = run("check", results / "leaks", "--format", "github").stdout
+    assert github.startswith("::error title=Invertigo::Faces on a sigmoid LeNet: recovered")
     assert run("check", results / "resists", "--format", "github").stdout.startswith("::notice")
+
+
+def test_a_page_is_not_a_result_and_check_says_what_is(results: Path) -> None:
+    told = run("check", results / "leaks" / "report.html")
+    assert told.exit_code == 2
+    assert "leaks/result.json" in told.output.replace("\n", "")
+
+
+def test_resists_without_controls_passes_only_when_asked_to(resisting: Audit, tmp_path: Path) -> None:
+    old = resisting.record.model_copy(update={"controls": []})
+    (tmp_path / "result.json").write_text(old.model_dump_json())
+    assert run("check", tmp_path).exit_code == 3
+    assert run("check", tmp_path, "--require-controls").exit_code == 3
+    assert run("check", tmp_path, "--no-require-controls").exit_code == 0
 
 
 def test_a_folder_of_results_is_as_good_as_its_worst(results: Path) -> None:

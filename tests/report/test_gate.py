@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 from statistics import fmean, median
 
 import pytest
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invertigo.auditing import Audit
-from invertigo.auditing.record import AuditRecord, FlagRecord
+from invertigo.auditing.record import CONTROLS, AuditRecord, FlagRecord
 from invertigo.report import check, parse_limit
+from invertigo.report.gate import exit_code_of
 from invertigo.types import ConfigurationError
 
 
@@ -69,6 +72,56 @@ def test_inconclusive_never_passes(resisting: Audit) -> None:
     for one in doubtful:
         assert check(one, ["psnr.worst > 90"]).exit_code == 3
     assert "vanishing_update" in check(doubtful[1]).doubts[0]
+
+
+def test_what_was_rebuilt_fails_a_build_whatever_else_is_in_doubt(leaking: Audit) -> None:
+    verdict = leaking.record.verdict.model_copy(update={"status": "inconclusive"})
+    fatal = FlagRecord(code="replay_differs", severity="fatal", message="Another step.")
+    record = leaking.record.model_copy(update={"verdict": verdict, "flags": [fatal]})
+    assert check(record, ["psnr.worst > 20"]).exit_code == 1
+    assert check(record, ["mse < 0.01"]).exit_code == 1
+    assert check(record, ["psnr.worst > 90"]).exit_code == 3
+    # A limit in the other direction is not exceeded for certain: more attacks could take it back.
+    assert check(record, ["psnr.worst < 90"]).exit_code == 3
+    assert check(leaking.record, ["psnr.worst < 90"]).exit_code == 1
+
+
+def test_one_audit_beyond_its_limit_fails_a_build_whatever_its_companions_say(leaking: Audit, resisting: Audit) -> None:
+    verdict = resisting.record.verdict.model_copy(update={"status": "inconclusive"})
+    leaks, holds = check(leaking.record), check(resisting.record)
+    open_ = check(resisting.record.model_copy(update={"verdict": verdict}))
+    assert (leaks.exit_code, open_.exit_code, holds.exit_code) == (1, 3, 0)
+    assert exit_code_of([leaks, open_]) == exit_code_of([open_, holds, leaks]) == 1
+    assert exit_code_of([holds, open_]) == 3
+    assert exit_code_of([holds, holds]) == 0
+    assert exit_code_of([]) == 3
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_resists_without_its_controls_does_not_pass(resisting: Audit, name: str) -> None:
+    record = resisting.record
+    kept = [control for control in record.controls if control.name != name]
+    failed = [c.model_copy(update={"status": "failed"}) if c.name == name else c for c in record.controls]
+    for controls in (kept, failed):
+        doubtful = record.model_copy(update={"controls": controls})
+        assert check(doubtful, ["psnr > 90"]).exit_code == 3
+        assert name in check(doubtful).doubts[0]
+        assert check(doubtful, ["psnr > 90"], require_controls=False).exit_code == 0
+        with pytest.raises(AssertionError, match=name):
+            dataclasses.replace(resisting, record=doubtful).assert_below(psnr=90)
+        dataclasses.replace(resisting, record=doubtful).assert_below(psnr=90, require_controls=False)
+
+
+def test_a_result_of_before_there_were_controls_still_loads(resisting: Audit) -> None:
+    old = json.loads(resisting.record.model_dump_json())
+    for key in ("controls", "portfolio"):
+        del old[key]
+    for key in ("missing", "needs_seconds"):
+        del old["verdict"][key]
+    for attack in old["attacks"]:
+        for key in ("iterations", "planned_iterations", "seconds_needed", "doubtful"):
+            del attack[key]
+    assert check(AuditRecord.model_validate(old)).exit_code == 3
 
 
 def test_what_was_not_measured_never_passes(leaking: Audit) -> None:

@@ -19,7 +19,15 @@ def test_twelve_lines_say_it_all(leaking: Audit) -> None:
 
 def test_the_strongest_attack_comes_first(leaking: Audit) -> None:
     text = to_text(leaking.record)
-    assert text.index("gauss_newton") < text.index("dlg") < text.index("refused")
+    rows = text[text.index("  attack") :]
+    assert rows.index("gauss_newton") < rows.index("dlg") < rows.index("1 more")
+
+
+def test_the_text_opens_with_the_answer(leaking: Audit) -> None:
+    lines = to_text(leaking.record).splitlines()
+    assert lines[0] == f"LEAKS  {leaking.record.verdict.headline}"
+    assert [line.split("  ")[1] for line in lines[1:6]] == ["audited", "who", "how sure", "not examined", "what to do"]
+    assert leaking.record.title in lines[1]
 
 
 def test_the_tables_name_attacks_guesses_and_flags(leaking: Audit) -> None:

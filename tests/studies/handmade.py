@@ -7,7 +7,15 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from invertigo.auditing.record import AttackRecord, AuditRecord, BaselineRecord, MetricRecord, VerdictRecord
+from invertigo.auditing.record import (
+    CONTROLS,
+    AttackRecord,
+    AuditRecord,
+    BaselineRecord,
+    ControlRecord,
+    MetricRecord,
+    VerdictRecord,
+)
 from invertigo.studies.store import CellResult
 
 METRICS = [
@@ -56,6 +64,7 @@ def record(attacks: Sequence[AttackRecord], *, seed: int = 0, **data: Any) -> Au
         ],
         levels=[],
         flags=[],
+        controls=[ControlRecord(name=name, status="passed", summary=f"{name} passed.") for name in CONTROLS],
         verdict=VerdictRecord(status="resists", headline="Nothing was rebuilt.", detail=""),
         citations={},
         environment={},

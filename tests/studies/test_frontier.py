@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -123,6 +124,15 @@ def test_a_perfect_reconstruction_does_not_flatten_the_others():
     usual = frontier_view(frontier_of(GRID))
     assert usual is not None
     assert usual.capped == ""
+
+
+@pytest.mark.parametrize("changes", [{"controls": []}, {"portfolio": "chosen"}])
+def test_a_defense_that_was_not_shown_to_hold_is_not_recommended(changes):
+    shown = point("noise · std=1", 9.0, 10.0, 0.8)
+    assert shown.record is not None
+    doubtful = dataclasses.replace(shown, record=shown.record.model_copy(update=changes))
+    assert frontier_of([GRID[0], shown]).cheapest(1) is not None  # type: ignore[union-attr]
+    assert frontier_of([GRID[0], doubtful]).cheapest(1) is None  # type: ignore[union-attr]
 
 
 def test_what_holds_for_one_seed_only_does_not_hold():

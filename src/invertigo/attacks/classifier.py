@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from invertigo.attacks.dry_run import dry_run, for_rows
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
-from invertigo.types import Observation, RequirementError
+from invertigo.types import Observation, RequirementError, tensors_in
 
 PROBES = 8
 """Dummy images in a dry run; more than one so that BatchNorm can run in training mode."""
@@ -49,11 +50,12 @@ def probe_images(observation: Observation, count: int = PROBES, seed: int = 0) -
 Call = tuple[str, nn.Linear | nn.Conv2d, Tensor, Tensor]
 
 
-def find_classifier(observation: Observation, parameters: dict[str, Tensor]) -> Classifier:
+def find_classifier(observation: Observation, parameters: dict[str, Tensor], *, width: int | None = None) -> Classifier:
     """The last executed linear or convolution layer with as many outputs as there are classes.
 
     Args:
         parameters: trainable parameters to run the model with.
+        width: outputs of the layer; by default the number of classes, two or more.
 
     Raises: RequirementError when there is no such layer, or its gradient is not in the update.
     """
@@ -62,7 +64,7 @@ def find_classifier(observation: Observation, parameters: dict[str, Tensor]) -> 
 
     def record(name: str) -> Callable[..., None]:
         def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls.append((name, module, inputs[0].detach(), output.detach()))
+            calls.append((name, module, inputs[0].detach().clone(), output.detach().clone()))
 
         return hook
 
@@ -70,13 +72,16 @@ def find_classifier(observation: Observation, parameters: dict[str, Tensor]) -> 
     handles = [module.register_forward_hook(record(name)) for name, module in layers]
     try:
         with simulating(model, observation.local.mode), torch.no_grad():
-            output = functional_call(model, {**observation.buffers, **parameters}, (probe_images(observation),))
+            output = dry_run(observation.task, probe_images(observation), observation.buffers, parameters)
     finally:
         for handle in handles:
             handle.remove()
-    classes = observation.task.num_classes or output.shape[-1]
+    classes = width or observation.task.num_classes or _outputs(output)
     fitting = [call for call in calls if _width(call[1]) == classes]
-    if classes < 2 or not fitting:
+    # Of several heads, one that the loss reads: what the others sent is zero.
+    told = [call for call in fitting if any(observation.update.tensors[n].any() for n in _sent(observation, call))]
+    fitting = told or fitting
+    if classes < (width or 2) or not fitting:
         raise RequirementError(
             f"Labels cannot be read from this update: no linear or convolution layer has one output for each of "
             f"{classes} classes. Give the labels in Knowledge, or use an attack that optimises them."
@@ -85,7 +90,7 @@ def find_classifier(observation: Observation, parameters: dict[str, Tensor]) -> 
 
 
 def _describe(
-    observation: Observation, name: str, module: nn.Linear | nn.Conv2d, inputs: Tensor, made: Tensor, output: Tensor
+    observation: Observation, name: str, module: nn.Linear | nn.Conv2d, inputs: Tensor, made: Tensor, output: Any
 ) -> Classifier:
     named = {id(p): n for n, p in observation.task.model.named_parameters()}
     weight, bias = (named.get(id(getattr(module, part))) for part in ("weight", "bias"))
@@ -99,8 +104,21 @@ def _describe(
             "Give the labels in Knowledge, or use an attack that optimises them."
         )
     logits = made if made.ndim == 2 else made.flatten(2).mean(-1)
-    is_output = output.shape == logits.shape and torch.allclose(output, logits)
+    is_output = isinstance(output, Tensor) and output.shape == logits.shape and torch.allclose(output, logits)
     return Classifier(name, module, weight, bias, inputs if vector else None, logits, is_output)
+
+
+def _outputs(output: Any) -> int:
+    """Number of classes that a model's output tells: the width of its logits, as far as these can be told."""
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    tensors = tensors_in(output if named is None else named)
+    return next((t.shape[1] for t in tensors if t.ndim == 2), next((t.shape[1] for t in tensors if t.ndim > 2), 1))
+
+
+def _sent(observation: Observation, call: Call) -> list[str]:
+    named = {id(p): n for n, p in observation.task.model.named_parameters()}
+    names = (named.get(id(p)) for p in call[1].parameters())
+    return [name for name in names if name is not None and name in observation.update.tensors]
 
 
 def _width(module: nn.Linear | nn.Conv2d) -> int:
@@ -108,10 +126,16 @@ def _width(module: nn.Linear | nn.Conv2d) -> int:
 
 
 def logit_gradients(
-    observation: Observation, classifier: Classifier, parameters: dict[str, Tensor], logits: Tensor, labels: Tensor
+    observation: Observation,
+    classifier: Classifier,
+    parameters: dict[str, Tensor],
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    mode: str | None = None,
 ) -> Tensor:
-    r"""$\partial \ell(z_i, y_i) / \partial z_i$ of each row $z_i$ of `logits` (row, class) with its own label: for
-    cross-entropy, $\mathrm{softmax}(z_i) - e_{y_i}$.
+    r"""$\partial L / \partial z_i$ of a batch's loss by each row $z_i$ of `logits` (row, class), with labels: for the
+    mean cross-entropy of $n$ rows, $(\mathrm{softmax}(z_i) - e_{y_i})/n$.
 
     The loss is the task's own. Where something follows the classifier inside the model, or the step is the user's own,
     the model is run with the classifier's output replaced by `logits`.
@@ -122,20 +146,19 @@ def logit_gradients(
         if classifier.is_output and task.step_loss is None:
             loss = task.loss(logits, labels)
         else:
-            with simulating(task.model, observation.local.mode), _output_replaced(classifier.module, logits):
+            with simulating(task.model, mode or observation.local.mode), _output_replaced(classifier.module, logits):
                 images = probe_images(observation, len(logits))
                 fields = {task.domain.inputs: images, task.domain.target: labels}
-                loss = task.evaluate(
-                    lambda *a, **k: functional_call(task.model, {**observation.buffers, **parameters}, a, k), fields
-                )
-        (gradient,) = torch.autograd.grad(loss * len(logits), logits)
+                call = calling(task.model, observation.buffers, parameters)
+                loss = for_rows(task, len(logits)).evaluate(call, fields)
+        (gradient,) = torch.autograd.grad(loss, logits)
     return gradient
 
 
 @contextmanager
 def _output_replaced(module: nn.Module, logits: Tensor) -> Iterator[None]:
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return logits.reshape(*logits.shape, *([1] * (output.ndim - 2))).expand(output.shape)
+        return logits.reshape(*logits.shape, *([1] * (output.ndim - 2))).expand(output.shape).clone()
 
     handle = module.register_forward_hook(hook)
     try:

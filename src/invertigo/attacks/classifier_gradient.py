@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from invertigo.attacks.classifier import Classifier, logit_gradients
+from invertigo.attacks.dry_run import ERRORS
+from invertigo.attacks.reduction import Reduction, reduction_of
+from invertigo.attacks.targets import float_targets
 from invertigo.types import LocalTraining, Observation, RequirementError
 
 
@@ -19,23 +23,25 @@ class ClassifierGradient:
     classifier: Classifier
     parameters: dict[str, Tensor]
     gradients: dict[str, Tensor]
+    scale: float = 1.0
+    """Makes a mean of what the update holds as a sum over examples."""
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of outputs of the classifier: one a class, or a single one for yes or no."""
         return self.classifier.logits.shape[1]
 
     @property
     def weight_gradient(self) -> Tensor | None:
         """(class, feature), or None where the classifier's weight is not in the update."""
         name = self.classifier.weight_name
-        return None if name is None else self.gradients[name].double()
+        return None if name is None else self.scale * self.gradients[name].double()
 
     @property
     def bias_gradient(self) -> Tensor | None:
         """(class,), or None without a bias."""
         name = self.classifier.bias_name
-        return None if name is None else self.gradients[name].double()
+        return None if name is None else self.scale * self.gradients[name].double()
 
     def logits(self, features: Tensor) -> Tensor:
         """(row, class) scores of features (row, feature)."""
@@ -44,10 +50,51 @@ class ClassifierGradient:
         return scores if bias is None else scores + self._own(bias)
 
     def directions(self, logits: Tensor) -> Tensor:
-        """(label, class) D_k: derivative of the loss by the logits for an example of class k with `logits[k]`."""
+        """(label, output) D_k: derivative of an example's own loss by the logits, for target k and `logits[k]`.
+
+        Zeros for a target that the loss ignores.
+
+        Raises: RequirementError when the loss does not take these targets.
+        """
+        shares = self.reduction.shares(torch.arange(len(self.targets)))[:, None].to(logits.device)
+        rows = self._gradients(logits, self.targets).double() / shares.clamp_min(1e-300)
+        return torch.where(shares > 0, rows, 0.0)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(label, ...) the targets that an example can have: class numbers, or 0 and 1 of a single output."""
         like = self.classifier.logits
-        labels = torch.arange(self.classes, device=like.device)
-        return logit_gradients(self.observation, self.classifier, self.parameters, logits.to(like), labels).double()
+        if self.classes > 1:
+            return torch.arange(self.classes, device=like.device)
+        form = float_targets(self.observation)
+        choices = form.choices(like) if form is not None else None
+        if choices is None:
+            raise RequirementError(
+                "Labels cannot be read from this update: the model has one output, and its target is no yes or no. "
+                "Give the labels in Knowledge, or use an attack that optimises them."
+            )
+        return choices
+
+    @cached_property
+    def reduction(self) -> Reduction:
+        """How the loss weighs the examples of a batch."""
+        logits, targets = self.classifier.logits.mean(0), self.targets
+
+        def gradients(numbers: Tensor) -> Tensor:
+            rows = logits.expand(len(numbers), -1)
+            return self._gradients(rows, targets[numbers.to(targets.device)], "eval").double().cpu()
+
+        return reduction_of(gradients, len(targets))
+
+    def _gradients(self, logits: Tensor, targets: Tensor, mode: str | None = None) -> Tensor:
+        rows = logits.to(self.classifier.logits)
+        try:
+            return logit_gradients(self.observation, self.classifier, self.parameters, rows, targets, mode=mode)
+        except ERRORS as error:
+            raise RequirementError(
+                f"Labels cannot be read from this update: the loss does not take class numbers ({error}). Give the "
+                "labels in Knowledge, or use an attack that optimises them."
+            ) from error
 
     def strength(self) -> Tensor:
         """(class,) size of each class's entry of the bias gradient, or of its row of the weight gradient."""

@@ -44,10 +44,10 @@ class ClassifierLoss:
             gradients, _ = mean_gradients(observation)
             parameters = dict(observation.parameters)  # not halfway: the update may be a made-up one
             classifier = find_classifier(observation, parameters)
+            reader = ClassifierGradient(observation, classifier, parameters, gradients)
+            return cls(reader, _forbidden(reader))
         except RequirementError:
             return None
-        reader = ClassifierGradient(observation, classifier, parameters, gradients)
-        return cls(reader, _forbidden(reader))
 
     @property
     def bias_name(self) -> str | None:

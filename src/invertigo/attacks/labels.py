@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
 from invertigo.attacks.column_space import classes_in_column_space
+from invertigo.attacks.targets import float_targets
 from invertigo.types import Observation, RequirementError
 
 ROUNDS = 20
@@ -73,13 +74,50 @@ def infer_labels(observation: Observation) -> LabelGuess:
     Protecting Labels in Distributed Training (column space). The alternation, the non-negative fit
     and the estimate of the batch size are ours.
     """
-    gradients, parameters = mean_gradients(observation)
-    classifier = find_classifier(observation, parameters)
-    reader = ClassifierGradient(observation, classifier, parameters, gradients)
-    size = observation.num_examples
+    reader, size = reader_of(observation), observation.num_examples
+    if reader.classes == 1:
+        return _yes_or_no(reader, size)
+    _check_tells_classes(reader.directions(reader.classifier.logits.double().mean(0).expand(reader.classes, -1)))
     if size == 1 and reader.classes > 2:
         return _one_example(reader)
+    if size is not None and not reader.reduction.normalised:
+        reader = replace(reader, scale=1 / size)
     return _batch(reader, size)
+
+
+def reader_of(observation: Observation) -> ClassifierGradient:
+    """The classifier's part of an update: of the layer with one output a class, or with a single one for yes or no.
+
+    Raises: RequirementError when there is neither, or its gradient is not in the update.
+    """
+    gradients, parameters = mean_gradients(observation)
+    try:
+        classifier = find_classifier(observation, parameters)
+    except RequirementError:
+        form = float_targets(observation)
+        if form is None or form.kind != "binary" or torch.Size(form.shape).numel() != 1:
+            raise
+        classifier = find_classifier(observation, parameters, width=1)
+    return ClassifierGradient(observation, classifier, parameters, gradients)
+
+
+def _yes_or_no(reader: ClassifierGradient, size: int | None) -> LabelGuess:
+    """With one output, $g_b = \\sum_i (p_i - y_i)/n$: the scores of grey noise tell how many of the labels are 1."""
+    if size is None:
+        raise RequirementError("Labels of a single output follow for a known batch size only; give num_examples.")
+    bias, weight, seen = reader.bias_gradient, reader.weight_gradient, reader.classifier.features
+    if bias is None or not bool(bias.any()):
+        assert weight is not None
+        assert seen is not None
+        features = seen.double().mean(0)
+        bias = weight @ features / features.square().sum()
+    directions = reader.directions(reader.classifier.logits.double().mean(0).expand(2, -1))
+    reduction = reader.reduction
+    parts = fit_shares(directions, bias if reduction.normalised else bias / size)
+    share = reduction.examples(parts)
+    counts = _round(share, size)
+    labels = reader.targets.repeat_interleave(counts.to(reader.targets.device), 0)
+    return LabelGuess(labels, counts, share, _confidence(share, size, counts), True)
 
 
 def _one_example(reader: ClassifierGradient) -> LabelGuess:
@@ -113,6 +151,7 @@ def _batch(reader: ClassifierGradient, size: int | None) -> LabelGuess:
     (share, bias), notes = _shares(reader)
     rank, given = reader.rank(), size is not None
     unfit = _unfit(share, bias)
+    share = reader.reduction.examples(share)
     if size is None:
         size = rank if not unfit and rank < reader.classes - 1 else _whole_size(share, rank)
         notes.append(
@@ -202,7 +241,8 @@ def _alternate(
 def fit_shares(directions: Tensor, gradient: Tensor) -> Tensor:
     """(class,) shares c >= 0 with sum 1 that minimise |sum_k c_k D_k - g|; `directions` (label, class), g (class,)."""
     scale = max(float(directions.abs().max()), 1e-12)
-    system = torch.cat([directions.T / scale, 10 * torch.ones(1, len(directions), dtype=torch.float64)]).cpu().numpy()
+    read = directions.any(1).to(torch.float64)[None]  # a target that the loss ignores would absorb any rest
+    system = torch.cat([directions.T / scale, 10 * read]).cpu().numpy()
     target = torch.cat([gradient.cpu() / scale, torch.full((1,), 10.0, dtype=torch.float64)]).numpy()
     solution, _ = nnls(system, target)
     return torch.from_numpy(solution / max(solution.sum(), 1e-12)).to(gradient.device)
@@ -238,6 +278,16 @@ def _whole_size(share: Tensor, least: int) -> int:
 
 def _listed(counts: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+
+def tells_classes(observation: Observation) -> bool:
+    """The loss reads class numbers and pushes up the score of the true class alone, as cross-entropy does."""
+    try:
+        reader = reader_of(observation)
+        mean = reader.classifier.logits.double().mean(0).expand(reader.classes, -1)
+        return reader.classes > 1 and _tells_classes(reader.directions(mean))
+    except RequirementError:
+        return False
 
 
 def _check_tells_classes(directions: Tensor) -> None:

@@ -17,30 +17,33 @@ from invertigo.auditing.case import (
     case_of_tape,
 )
 from invertigo.auditing.conclusion import compose
+from invertigo.auditing.controls.gathering import make_controls
+from invertigo.auditing.controls.replaying import replay_rungs, rescaled
 from invertigo.auditing.guarded import measure_guard
 from invertigo.auditing.judge import Judge, baseline
-from invertigo.auditing.ladder import Rung
 from invertigo.auditing.lineup import as_batch, stand_in
-from invertigo.auditing.portfolio import Entry, choose, plants
+from invertigo.auditing.observing import observe_plants, observe_rungs
+from invertigo.auditing.portfolio import choose, plants
 from invertigo.auditing.protection import describe_defense, read_informed
 from invertigo.auditing.record import BaselineRecord
 from invertigo.auditing.result import Audit
 from invertigo.auditing.scenario import DefenseSection, Scenario, load_scenario
+from invertigo.auditing.scope import contains_automatic
 from invertigo.auditing.session import AuditProgress, Session
 from invertigo.auditing.staging import stage
 from invertigo.auditing.utility import measure_utility
 from invertigo.data import GraphSet, ImageSet
-from invertigo.federation import Round, Tape
+from invertigo.federation import Tape
+from invertigo.federation.reading import no_loss
 from invertigo.types import (
-    ActiveAttack,
     Batch,
     ConfigurationError,
     Defense,
     Domain,
-    InvertigoError,
     LocalTraining,
     Observation,
     Requirement,
+    StepLoss,
     ThreatLevel,
 )
 
@@ -62,6 +65,7 @@ def audit(
     public: Batch | ImageSet | GraphSet | None = None,
     decoys: int | None = None,
     num_classes: int | None = None,
+    step: StepLoss | None = None,
     progress: AuditProgress | None = None,
     title: str | None = None,
     private: bool | None = None,
@@ -86,6 +90,8 @@ def audit(
         releases: how often the adversary sees an update of the same batch and the same model.
         public: examples of the same kind that are no secret: baselines, decoys, and what rung 4 knows.
         decoys: length of the line-up of each example; default 100.
+        step: `step(call, fields) -> loss` where the loss is not `loss_fn(model(inputs), targets)`; `call` stands for
+            the model, `fields` holds the named tensors of the batch. `loss_fn` may then be None.
         progress: called now and then with a `Stage`; returning True stops the attack that is running.
         private: False lets a report show the originals. Default True; for scenarios, unless the data are bundled.
         command: what to write down as the way to repeat this audit; default: the call in Python.
@@ -98,7 +104,7 @@ def audit(
         given = {"attacks": attacks, "levels": levels, "budget": budget, "seed": seed, "decoys": decoys}
         given |= {"defense": defense, "releases": releases}
         return _audit_scenario(scenario, subject, given, progress, title, private, command)
-    case = _case(subject, loss_fn, batch, truth, domain, local, num_classes)
+    case = _case(subject, loss_fn, batch, truth, domain, local, num_classes, step)
     case = case if public is None else replace(case, public=as_batch(public, case.task.domain))
     case = _with_lineup(case, 100 if decoys is None else decoys)
     case = replace(case, title=title or case.title, private=True if private is None else private)
@@ -179,17 +185,20 @@ def run_audit(
     entries = choose(attacks, case.task, case.num_examples, planting=asked)
     wants_public = any(Requirement.PUBLIC_DATA in entry.attack.requires for entry in entries)
     rungs = case.rungs(levels, wants_public, any(plants(entry.attack) for entry in entries))
-    rungs, rounds = _observe(case, rungs, seed)
-    planted, misfits = _plant(case, rungs, entries, seed)
+    automatic = contains_automatic(entries, case, rungs)
+    rungs, rounds = observe_rungs(case, rungs, seed)
+    replayed = replay_rungs(case, rounds, seed, min(2.5, 0.05 * clock.seconds))
+    rounds = rescaled(rounds, replayed)
+    planted, misfits = observe_plants(case, rungs, entries, seed)
     observations = {level: seen.observation for level, seen in rounds.items()}
     reading = read_informed(case.defense, observations)
     judge = Judge(case.task.domain, case.truth, case.lineup, decoys, case.reader)
-    automatic = attacks is None or attacks == "auto"
-    session = Session(
-        observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, automatic
-    )
+    quiet = attacks is None or attacks == "auto"
+    session = Session(observations, entries, judge, clock, seed, progress, reading.informed, planted, misfits, quiet)
+    session.judging = judge.warm_up()
+    session.controlled = case.truth is not None
     session.run()
-    judge.guess()
+    controls = make_controls(case, session, replayed, decoys, seed, automatic=automatic)
     priors = list(_prior_baselines(session, judge)) if observations else []
     protection = None
     if case.defense is not None:
@@ -199,42 +208,10 @@ def run_audit(
         )
     utility = None if case.trial is None or session.interrupted else measure_utility(case.trial, case.defense, seed)
     guard = None if case.guarded is None or session.interrupted else measure_guard(case.guarded)
-    return compose(case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility, guard)
-
-
-def _observe(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Round]]:
-    """Observations of every rung that is attacked; a what-if that cannot be computed is not examined."""
-    kept: list[Rung] = []
-    found: dict[ThreatLevel, Round] = {}
-    for rung in rungs:
-        try:
-            if rung.attacked and rung.level is not ThreatLevel.MALICIOUS:
-                found[rung.level] = case.observe(rung.level, seed)
-        except InvertigoError as error:
-            if not found:
-                raise
-            rung = Rung(rung.level, False, f"it could not be computed: {error}")
-        kept.append(rung)
-    return kept, found
-
-
-def _plant(
-    case: Case, rungs: Sequence[Rung], entries: Sequence[Entry], seed: int
-) -> tuple[dict[str, list[Observation]], dict[str, str]]:
-    """What each attack of a malicious server receives from the model it planted, and why others cannot plant."""
-    found: dict[str, list[Observation]] = {}
-    misfits: dict[str, str] = {}
-    if not any(rung.attacked and rung.level is ThreatLevel.MALICIOUS for rung in rungs):
-        return found, misfits
-    for entry in entries:
-        if not isinstance(entry.attack, ActiveAttack):
-            continue
-        try:
-            seen = {ThreatLevel.MALICIOUS: case.planted(entry.attack, seed).observation}
-            found[entry.name] = [*seen.values(), *read_informed(case.defense, seen).informed.values()]
-        except InvertigoError as error:
-            misfits[entry.name] = str(error)
-    return found, misfits
+    return compose(
+        case, rungs, session, judge, priors, clock, seed, decoys, command, protection, utility, guard,
+        controls=controls, automatic=automatic,
+    )  # fmt: skip
 
 
 def _prior_baselines(session: Session, judge: Judge) -> Iterator[BaselineRecord]:
@@ -253,17 +230,21 @@ def _case(
     domain: Domain | None,
     local: LocalTraining | None,
     num_classes: int | None,
+    step: StepLoss | None,
 ) -> Case:
     if isinstance(subject, Tape):
         return case_of_tape(subject, local)
     if isinstance(subject, Observation):
         return case_of_observation(subject, truth)
     if isinstance(subject, nn.Module):
-        if loss_fn is None or batch is None:
+        if (loss_fn is None and step is None) or batch is None:
             raise ConfigurationError(
-                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch)."
+                "To audit a model, pass its loss and a private batch: audit(model, loss_fn, batch), or step=... instead "
+                "of the loss."
             )
-        return case_of_step(subject, loss_fn, batch, domain=domain, local=local, num_classes=num_classes)
+        return case_of_step(
+            subject, loss_fn or no_loss, batch, domain=domain, local=local, num_classes=num_classes, step=step
+        )
     raise ConfigurationError(
         f"A {type(subject).__name__} cannot be audited; pass a tape from invertigo.watch, a model with loss and batch, "
         "an Observation, or a scenario."

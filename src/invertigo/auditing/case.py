@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from invertigo.auditing.utility import TrialRun
 from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader
 from invertigo.federation import Round, Tape, mode_matters, native_level, observe_round, simulating
+from invertigo.federation.calling import calling
 from invertigo.models import graph_step
 from invertigo.types import (
     ActiveAttack,
@@ -30,8 +31,10 @@ from invertigo.types import (
     LocalTraining,
     Observation,
     Plant,
+    StepLoss,
     Task,
     ThreatLevel,
+    tensors_in,
     trainable,
 )
 
@@ -98,7 +101,7 @@ class Case:
             return _one_rung(native_level(self.task, self.local), unseen)
         return plan_ladder(
             native_level(self.task, self.local),
-            mode_matters=mode_matters(self.task.model),
+            mode_matters=mode_matters(self.task),
             clients=1 + len(self.others),
             public=self.public is not None,
             public_attacks=public_attacks,
@@ -114,7 +117,8 @@ class Case:
     def observe(self, level: ThreatLevel, seed: int) -> Round:
         """The client's update as an adversary on rung `level` holds it, with what the defense did to it."""
         if self.received is not None:
-            return Round(self.received)
+            knowledge = replace(self.received.knowledge, level=effective_level(self.received))
+            return Round(replace(self.received, knowledge=knowledge))
         plain = self.defense is None and self.releases == 1
         if self.recorded is not None and plain and self._happened(level):
             return Round(self.recorded(level))
@@ -193,7 +197,23 @@ def case_of_tape(tape: Tape, local: LocalTraining | None) -> Case:
 
     recipe = replace(tape.local, shares_buffers=shares)
     title = f"{type(tape.task.model).__name__} · {_recipe(recipe)} · batch {len(tape.batch)}"
-    return Case(tape.task, recipe, tape.batch, recorded=recorded, range_inferred=tape.range_observed, title=title)
+    remarks = tuple(_assumed(tape.assumed))
+    return Case(
+        tape.task, recipe, tape.batch, recorded=recorded, range_inferred=tape.range_observed, title=title,
+        remarks=remarks,
+    )  # fmt: skip
+
+
+def _assumed(names: Sequence[str]) -> Iterator[FlagRecord]:
+    if names:
+        listed = ", ".join(f"'{name}'" for name in names)
+        yield FlagRecord(
+            code="fields_assumed_known",
+            severity="warning",
+            message=f"The step also reads {listed} of each example, which every attack was told: what was rebuilt is "
+            "what somebody who knows these can rebuild, and they were not rebuilt themselves.",
+            remedy="If they are private too, describe them with a domain of your own that rebuilds them.",
+        )
 
 
 def effective_level(observation: Observation) -> ThreatLevel:
@@ -219,19 +239,33 @@ def case_of_step(
     domain: Domain | None,
     local: LocalTraining | None,
     num_classes: int | None,
+    step: StepLoss | None = None,
 ) -> Case:
-    """A client described by its model, its loss and its private batch."""
+    """A client described by its model, its loss (or its whole step) and its private batch."""
     fields = _fields(batch, domain)
     domain, inferred = (domain, False) if domain is not None else Images.infer(fields["images"])
     truth = Batch(fields)
     on_graphs = isinstance(domain, Graphs)
-    inputs = [truth[name] for name in getattr(domain, "reads", (domain.inputs,)) if name in truth.fields]
-    classes = num_classes or count_classes(model, *inputs)
-    task = Task(model, loss, domain, classes, graph_step(loss) if on_graphs else None)
+    others = _others(domain, truth)
+    if others and step is None and getattr(domain, "step", None) is None:
+        raise ConfigurationError(
+            f"The batch holds {', '.join(map(repr, others))}, which loss_fn(model({domain.inputs}), {domain.target}) "
+            "does not read. Say what the step does with it: step=lambda call, fields: "
+            f"loss_fn(call(fields['{domain.inputs}'], fields['{others[0]}']), fields['{domain.target}'])."
+        )
+    known = {name: truth[name] for name in others}
+    task = Task(model, loss, domain, num_classes, step or (graph_step(loss) if on_graphs else None), known=known)
+    task = replace(task, num_classes=num_classes or count_classes(task, truth))
     local = local or LocalTraining(mode="train" if model.training else "eval")
     title = f"{type(model).__name__} · {_recipe(local)} · batch {len(truth)}"
-    remarks = graph_remarks(task, truth) if on_graphs else ()
+    remarks = (*(graph_remarks(task, truth) if on_graphs else ()), *_assumed(others))
     return Case(task, local, truth, range_inferred=inferred, title=title, remarks=remarks)
+
+
+def _others(domain: Domain, truth: Batch) -> tuple[str, ...]:
+    """Fields that no attack rebuilds or infers."""
+    own = {*domain.example_shapes(), *getattr(domain, "reads", ()), domain.inputs, domain.target}
+    return tuple(name for name in truth.fields if name not in own)
 
 
 def _fields(batch: Batch | Mapping[str, Tensor] | Sequence[Tensor], domain: Domain | None) -> dict[str, Tensor]:
@@ -264,15 +298,27 @@ def case_of_observation(observation: Observation, truth: Any) -> Case:
     return Case(observation.task, observation.local, batch, received=observation, title=title)
 
 
-def count_classes(model: nn.Module, *inputs: Tensor) -> int | None:
-    """Width of the model's output, by a dry run that leaves it as it was; None when that is no (batch, class)."""
-    parameters = trainable(model)
-    like = next(iter(parameters.values()), inputs[0])
-    one = [t[:1].to(like.device, like.dtype if t.is_floating_point() else None) for t in inputs]
+def count_classes(task: Task, truth: Batch) -> int | None:
+    """Width of the model's output that the loss reads, by a dry run on the first examples; None when that is no
+    (batch, class) or the loss reads several of different widths.
+    """
+    like = next(iter(trainable(task.model).values()), truth[task.domain.inputs])
+    few = truth.select(slice(0, 2)).to(like.device, like.dtype)
+    outputs: list[Tensor] = []
+
+    model = calling(task.model)
+
+    def call(*inputs: Any, **named: Any) -> Any:
+        made = model(*inputs, **named)
+        outputs.extend(t for t in tensors_in(made) if t.requires_grad)
+        return made
+
     try:
-        with simulating(model, "eval"), torch.no_grad():
-            output = model(*one)
-    except (RuntimeError, ValueError, TypeError):
+        with simulating(task.model, "eval"), torch.random.fork_rng(), torch.enable_grad():
+            loss = task.evaluate(call, few.fields)
+            read = torch.autograd.grad(loss, outputs, allow_unused=True)
+    except Exception:
         # The client's own training gives the error with its explanation.
         return None
-    return output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else None
+    widths = {t.shape[1] for t, g in zip(outputs, read) if g is not None and t is not loss and t.ndim == 2}
+    return widths.pop() if len(widths) == 1 and max(widths) > 1 else None

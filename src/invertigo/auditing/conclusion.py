@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from invertigo.auditing.budget import Budget
 from invertigo.auditing.case import Case
+from invertigo.auditing.controls.gathering import Controls
+from invertigo.auditing.controls.replaying import replay_flags, unsummed
+from invertigo.auditing.controls.schedule import curtailed
 from invertigo.auditing.environment import describe_environment
 from invertigo.auditing.evidence import Evidence
 from invertigo.auditing.flags import raise_flags
 from invertigo.auditing.guard_record import GuardRecord
 from invertigo.auditing.judge import Judge
 from invertigo.auditing.ladder import Rung, climb
-from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.protection import settings_of
 from invertigo.auditing.record import (
     AuditRecord,
@@ -34,13 +36,13 @@ from invertigo.auditing.record import (
 from invertigo.auditing.remedies import remedies
 from invertigo.auditing.result import Audit
 from invertigo.auditing.session import Session
+from invertigo.auditing.strangers import nearest_strangers
 from invertigo.auditing.verdict import Circumstances, decide
 from invertigo.evaluation.reader import READABLE
+from invertigo.federation import draws_randomly
 from invertigo.types import INVERTIGO, Observation
 
 NOUNS = {"images": "image", "graphs": "graph"}
-SHORT = 0.1
-"""Part of an attack's default iterations under which its search is called short."""
 
 
 def compose(
@@ -56,6 +58,9 @@ def compose(
     defense: DefenseRecord | None = None,
     utility: UtilityRecord | None = None,
     guard: GuardRecord | None = None,
+    *,
+    controls: Controls,
+    automatic: bool,
 ) -> Audit:
     """Everything that was found, flagged and concluded, as the result of the audit."""
     domain, records = case.task.domain, session.records
@@ -64,8 +69,8 @@ def compose(
         for m in (*domain.metrics, *([READABLE] if judge.reader is not None else []))
     ]
     sign = 1 if metrics[0].privacy_loss else -1
-    levels = climb(rungs, records, metrics[0].name, sign)
-    evidence = _evidence(case, session, judge, priors, metrics, decoys)
+    levels = climb(rungs, records, metrics[0].name, sign, unsummed(controls.replayed))
+    evidence = _evidence(case, session, judge, priors, metrics, decoys, controls)
     flags = raise_flags(replace(evidence, defense=defense, utility=utility))
     record = AuditRecord(
         title=case.title,
@@ -87,15 +92,33 @@ def compose(
         guard=guard,
         levels=levels,
         flags=flags,
-        verdict=_verdict(case, levels, session, flags),
+        controls=list(controls.records),
+        portfolio="automatic" if automatic else "chosen",
+        verdict=_verdict(case, levels, session, flags, controls, automatic),
         citations=_citations(session, case),
         environment=_environment(case),
         private=case.private,
     )
-    return Audit(record, session.tensors, case.truth, domain)
+    return Audit(record, session.tensors, case.truth, domain, strangers=_strangers(case, judge, record, session))
 
 
-def _verdict(case: Case, levels: Sequence[LevelRecord], session: Session, flags: Sequence[FlagRecord]) -> VerdictRecord:
+def _strangers(case: Case, judge: Judge, record: AuditRecord, session: Session) -> Mapping[str, Tensor]:
+    """The line-up to show where the originals are private; a public example needs none."""
+    if not case.private or judge.lineup is None:
+        return {}
+    lineup = judge.lineup.select(slice(0, judge.decoys))
+    headline = record.metrics[0]
+    return nearest_strangers(case.task.domain, record.attacks, headline, session.tensors, case.truth, lineup)
+
+
+def _verdict(
+    case: Case,
+    levels: Sequence[LevelRecord],
+    session: Session,
+    flags: Sequence[FlagRecord],
+    controls: Controls,
+    automatic: bool,
+) -> VerdictRecord:
     lowest = next((level for level in levels if level.examined and level.recovered), None)
     ways_out = remedies(
         case.task.model,
@@ -110,6 +133,9 @@ def _verdict(case: Case, levels: Sequence[LevelRecord], session: Session, flags:
         scored=case.truth is not None,
         interrupted=session.interrupted,
         remedies=tuple(ways_out),
+        controls=controls.records,
+        automatic=automatic,
+        needs_seconds=controls.needs_seconds,
     )
     return decide(levels, session.records, flags, circumstances)
 
@@ -121,6 +147,7 @@ def _evidence(
     priors: Sequence[BaselineRecord],
     metrics: Sequence[MetricRecord],
     decoys: int,
+    controls: Controls,
 ) -> Evidence:
     assumed = [
         int(level)
@@ -140,29 +167,35 @@ def _evidence(
         statistics_assumed_from=min(assumed, default=None),
         range_inferred=case.range_inferred,
         relative_norm=1.0 if first is None else _relative_norm(first),
-        short_schedules=[cut for entry in session.entries if (cut := _cut_short(entry))],
-        dropout=case.local.mode == "train" and _has_dropout(case.task.model),
+        curtailed=[(entry.name, *cut) for entry in session.entries for cut in curtailed(entry.attack)],
+        outside_range=_outside_range(case),
+        controls=controls.records,
+        dropout=_drops(case, controls),
         interrupted=session.interrupted,
-        remarks=case.remarks,
+        remarks=[*case.remarks, *replay_flags(controls.replayed)],
     )
 
 
-def _cut_short(entry: Entry) -> tuple[str, int, int] | None:
-    """The attack, its iterations and its default ones, when it was given less than a tenth of them."""
-    usual = next((f.default for f in fields(entry.attack) if f.name == "iterations"), None)  # type: ignore[arg-type]
-    given = getattr(entry.attack, "iterations", None)
-    if not isinstance(usual, int) or given is None or given >= SHORT * usual:
-        return None
-    return entry.name, given, usual
+def _drops(case: Case, controls: Controls) -> bool:
+    """The step draws masks or noise of its own, as a module or called as a function."""
+    drawn = draws_randomly(case.task, case.local.mode)
+    return drawn or any(one.status == "random" for one in controls.replayed)
+
+
+def _outside_range(case: Case) -> float:
+    """Furthest that a private input lies outside its domain's range, in parts of that range."""
+    domain = case.task.domain
+    if case.truth is None or domain.inputs not in case.truth.fields:
+        return 0.0
+    inputs = case.truth[domain.inputs].detach().cpu().double()
+    low, high = (end.cpu().double() for end in domain.bounds(domain.inputs))
+    beyond = torch.maximum(low - inputs, inputs - high) / (high - low)
+    return float(beyond.nan_to_num(0.0).max().clamp_min(0))
 
 
 def _relative_norm(observation: Observation) -> float:
     weights = sum(p.double().square().sum().item() for p in observation.parameters.values()) ** 0.5
     return observation.update.norm / weights if weights else 1.0
-
-
-def _has_dropout(model: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
 
 
 def _knowledge(rungs: Sequence[Rung], defense: DefenseRecord | None) -> Iterator[str]:

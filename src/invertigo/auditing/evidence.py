@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from invertigo.auditing.record import (
     AttackRecord,
     BaselineRecord,
+    ControlRecord,
     DefenseRecord,
     FlagRecord,
     MetricRecord,
@@ -33,12 +34,15 @@ class Evidence:
     range_inferred: bool = False
     relative_norm: float = 1.0
     """Length of the update over the length of the parameters."""
-    short_schedules: Sequence[tuple[str, int, int]] = ()
-    """(attack, iterations it was set to, iterations it has by default) where the user cut the search short."""
     dropout: bool = False
     defense: DefenseRecord | None = None
     utility: UtilityRecord | None = None
     interrupted: bool = False
+    controls: Sequence[ControlRecord] = ()
+    curtailed: Sequence[tuple[str, str, int, int]] = ()
+    """(attack, setting, value, default) where an attack was given less work than it does by default."""
+    outside_range: float = 0.0
+    """Furthest that a private value lies outside the range that its domain states, in parts of that range."""
     remarks: Sequence[FlagRecord] = ()
     """Flags that the private examples and the model call for by themselves."""
 

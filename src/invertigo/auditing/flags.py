@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
+from invertigo.auditing.control_flags import CONTROL_RULES
 from invertigo.auditing.defense_flags import DEFENSE_RULES
 from invertigo.auditing.evidence import Evidence
 from invertigo.auditing.record import AttackRecord, FlagRecord
@@ -71,13 +72,13 @@ def _did_not_converge(e: Evidence) -> Flags:
 
 def _short_schedule(e: Evidence) -> Flags:
     searched = {attack.attack for attack in e.ran}
-    for name, given, usual in e.short_schedules:
+    for name, setting, given, usual in e.curtailed:
         if name in searched:
             yield FlagRecord(
                 code="short_schedule",
                 severity="warning",
-                message=f"{name} was set to {given} iterations; its default is {usual}. A short search finds less.",
-                remedy="Leave the iterations out before relying on what it did not find.",
+                message=f"{name} was set to {setting} {given}; its default is {usual}. A weaker search finds less.",
+                remedy="Leave the setting out before relying on what it did not find.",
             )
 
 
@@ -87,7 +88,8 @@ def _below_baseline(e: Evidence) -> Flags:
     metric = e.metrics[0]
     sign = 1 if metric.privacy_loss else -1
     best = max((sign * fmean(b.scores[metric.name]), b.label) for b in e.baselines if metric.name in b.scores)
-    beaten = [a for a in e.ran if a.scores.get(metric.name) and sign * fmean(a.scores[metric.name]) <= best[0]]
+    scored = [a for a in e.ran if a.scores.get(metric.name) and not a.recovered]
+    beaten = [a for a in scored if sign * fmean(a.scores[metric.name]) <= best[0]]
     if beaten:
         yield FlagRecord(
             code="below_baseline",
@@ -251,6 +253,7 @@ RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _exact_beats_optimiser,
     _not_identified,
     _few_examples,
+    *CONTROL_RULES,
     *DEFENSE_RULES,
 )
 

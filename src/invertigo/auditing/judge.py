@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from invertigo.auditing.controls.schedule import planned, seconds_needed
 from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.record import AttackRecord, BaselineRecord
 from invertigo.auditing.trial import Trial
@@ -68,6 +71,13 @@ class Judge:
             self.baselines |= {k: baseline(k, labels.get(k, k), scores) for k, scores in self._guesses.items()}
         return self._guesses or {}
 
+    def warm_up(self) -> float:
+        """Seconds that judging takes here, by the baselines; what breaks will break again beside the first attack."""
+        started = time.monotonic()
+        with suppress(Exception):
+            self.guess()
+        return (time.monotonic() - started) / max(1, len(self.baselines))
+
     @property
     def available_decoys(self) -> int:
         """Examples that could stand in a line-up."""
@@ -86,8 +96,12 @@ class Judge:
             notes.append("The schedule was shortened to fit the budget.")
         return {
             "stopped": "budget" if cut else found.stopped,
+            "iterations": trial.iterations,
+            "planned_iterations": planned(entry.attack),
+            "seconds_needed": seconds_needed(entry.attack, trial.iterations, trial.seconds),
             "objective": found.objective,
             "residual": trial.residual,
+            "residual_up_to_scale": trial.residual_up_to_scale,
             "trace": list(found.trace),
             "labels": "inferred" if found.labels_inferred else ("given" if given else "unused"),
             "notes": notes,
@@ -112,8 +126,28 @@ class Judge:
             "matching": found.scores.matching.tolist(),
             "ranks": [] if seen is None else seen.ranks.tolist(),
             "decoys": 0 if seen is None else seen.decoys,
-            "outcomes": list(found.outcomes),
+            **self._coherent(found),
         }
+
+    def _coherent(self, found: Evaluation) -> dict:
+        """Outcomes beside the headline score: what scores like a guess that reads nothing was not rebuilt.
+
+        Such a picture may still show something (moved, or too bright), so it is kept as a doubt.
+        """
+        metric = self.domain.metrics[0]
+        sign = 1 if metric.privacy_loss else -1
+        rivals = [sign * rival.per_example[metric.name] for k, rival in self.guess().items() if k in self._blind]
+        if not rivals:
+            return {"outcomes": list(found.outcomes)}
+        above = sign * found.scores.per_example[metric.name] > torch.stack(rivals).amax(0)
+        doubtful = [i for i, o in enumerate(found.outcomes) if o == "recognisable" and not above[i]]
+        outcomes = ["nothing" if i in doubtful else outcome for i, outcome in enumerate(found.outcomes)]
+        return {"outcomes": outcomes, "doubtful": doubtful}
+
+    @property
+    def _blind(self) -> set[str]:
+        """Names of the guesses that do not look at the truth."""
+        return {record.name for record in self.rivals}
 
 
 def baseline(name: str, label: str, scores: Scores) -> BaselineRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from invertigo.auditing.record import AttackRecord, LevelRecord
@@ -102,26 +102,54 @@ def _nothing_new(requested: Sequence[int] | None) -> Rung:
     return Rung(ThreatLevel.INFERENCE_MODE, True, reason, same)
 
 
-def climb(rungs: Sequence[Rung], records: Sequence[AttackRecord], headline: str, sign: int) -> list[LevelRecord]:
+def climb(
+    rungs: Sequence[Rung],
+    records: Sequence[AttackRecord],
+    headline: str,
+    sign: int,
+    doubtful: Mapping[int, str] | None = None,
+) -> list[LevelRecord]:
     """What was found on each rung: the strongest attack there or below, since a higher rung can do all a lower one can.
 
     Args:
         headline: name of the headline metric; `sign` is 1 when larger means more was rebuilt, else -1.
+        doubtful: rungs on which a failure says nothing, with the reason.
     """
-    levels = []
+    levels: list[LevelRecord] = []
     for rung in rungs:
         known = [r for r in records if r.level <= rung.level and r.status == "ran" and r.outcomes]
         best = max(known, key=lambda r: _strength(r, headline, sign), default=None)
-        levels.append(_level(_as_it_went(rung, records), best))
+        went = _as_it_went(rung, records, best)
+        if rung.same_as is not None and not levels[int(rung.same_as)].examined:
+            went = Rung(rung.level, False, f"same as rung {int(rung.same_as)}, which was not examined")
+        if doubtful and int(rung.level) in doubtful and not (best is not None and best.recovered):
+            went = Rung(rung.level, False, doubtful[int(rung.level)])
+        levels.append(_level(went, best))
     return levels
 
 
-def _as_it_went(rung: Rung, records: Sequence[AttackRecord]) -> Rung:
-    """A rung whose every attack refused was not examined, whatever had been planned."""
+def _as_it_went(rung: Rung, records: Sequence[AttackRecord], best: AttackRecord | None) -> Rung:
+    """A rung on which no attack ran was not examined, whatever had been planned.
+
+    Unless a lower rung gave everything away, so that nothing was left to find.
+    """
     here = [record for record in records if record.level == rung.level]
-    if not rung.attacked or not here or any(record.status != "refused" for record in here):
+    solved = best is not None and set(best.outcomes) == {"exact"}
+    if not rung.attacked or solved or any(record.status == "ran" for record in here):
         return rung
-    return Rung(rung.level, False, f"no attack of this audit could read it: {here[0].reason}")
+    return Rung(rung.level, False, _why_idle(here))
+
+
+def _why_idle(here: Sequence[AttackRecord]) -> str:
+    for status, what in (
+        ("failed", "every attack on it failed"),
+        ("skipped", "no attack ran on it"),
+        ("refused", "no attack of this audit could read it"),
+    ):
+        told = next((record.reason for record in here if record.status == status), None)
+        if told is not None:
+            return f"{what}: {told}"
+    return "no attack of this audit can work with what is known there"
 
 
 def _strength(record: AttackRecord, headline: str, sign: int) -> tuple[int, int, float, int, bool]:
@@ -131,8 +159,8 @@ def _strength(record: AttackRecord, headline: str, sign: int) -> tuple[int, int,
 
 def _level(rung: Rung, best: AttackRecord | None) -> LevelRecord:
     level = LevelRecord(level=int(rung.level), summary=rung.level.summary, examined=rung.examined, reason=rung.reason)
-    if best is None:
-        return level
+    if best is None or (not rung.examined and not best.recovered):
+        return level  # no share of nothing: what was not examined has no numbers
     share = proportion(best.recovered, len(best.outcomes))
     return level.model_copy(
         update={

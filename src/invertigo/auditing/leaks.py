@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from invertigo.attacks.classifier import find_classifier, logit_gradients
+from invertigo.attacks.dry_run import dry_run
 from invertigo.attacks.exact import FirstLinear, find_first_linear
 from invertigo.auditing.diagnosis import Finding
 from invertigo.auditing.probing import NOT_PROBED
@@ -25,7 +27,7 @@ def first_layer_findings(task: Task, local: LocalTraining, batch_size: int, prob
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.weight.requires_grad:
             yield _embedding(name, module)
     try:
-        first = find_first_linear(task.model, task.domain, mode=local.mode)
+        first = find_first_linear(task.model, task.domain, mode=local.mode, run=partial(dry_run, task))
     except RequirementError:
         convolution = next((item for item in task.model.named_modules() if isinstance(item[1], nn.Conv2d)), None)
         if convolution is not None:

@@ -7,10 +7,10 @@ from copy import deepcopy
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from invertigo.types import ConfigurationError, did_you_mean
+from invertigo.types.untrusted import read_yaml
 
 NAMED = frozenset({"defense"})
 """Sections that may be written as a bare name, and whose keys belong to what is named."""
@@ -37,8 +37,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
         if not equals or not key.strip():
             raise ConfigurationError(f"The setting {override!r} has no '='; write key=value, e.g. local.mode=eval.")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = read_yaml(text)
+        except ValueError as error:
             raise ConfigurationError(f"The value of {key.strip()!r} is no YAML: {text!r}. Quote it.") from error
         _place(result, key.strip().split("."), value)
     return result

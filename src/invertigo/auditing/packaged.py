@@ -6,9 +6,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from invertigo.types import ConfigurationError, UnknownNameError, did_you_mean
+from invertigo.types import ConfigurationError, CorruptFileError, UnknownNameError, did_you_mean
+from invertigo.types.untrusted import read_text, read_yaml
 
 
 def packaged_names(folder: Traversable) -> list[str]:
@@ -23,8 +22,8 @@ def read_mapping(source: str | Path, kind: str, folder: Traversable) -> tuple[di
     """
     text, what = _read(source, kind, folder)
     try:
-        mapping = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        mapping = read_yaml(text)
+    except ValueError as error:
         raise ConfigurationError(f"{what} is no valid YAML: {error}.") from error
     if not isinstance(mapping, dict):
         raise ConfigurationError(f"{what} must hold `key: value` lines, but holds {type(mapping).__name__}.")
@@ -42,6 +41,6 @@ def _read(source: str | Path, kind: str, folder: Traversable) -> tuple[str, str]
             f"Known: {', '.join(names)}; or give the path of a .yaml file."
         )
     try:
-        return path.read_text(encoding="utf-8"), f"{kind.capitalize()} file {path.name}"
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The {kind} file {path} cannot be read ({error}); check the path.") from error
+        return read_text(path), f"{kind.capitalize()} file {path.name}"
+    except CorruptFileError as error:
+        raise ConfigurationError(f"The {kind} file cannot be read: {error}") from error

@@ -13,6 +13,10 @@ Outcome = Literal["exact", "recognisable", "nothing"]
 """What became of one private example: rebuilt to rounding, rebuilt so that a person knows it, or not."""
 
 
+CONTROLS = ("replay", "schedule", "positive", "fit")
+"""What must have passed before "nothing was rebuilt" may be called *resists*."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
@@ -40,6 +44,12 @@ class AttackRecord(_Record):
     reason: str = ""
     seconds: float = 0.0
     stopped: str = ""
+    iterations: int | None = None
+    """Iterations that were carried out, where the attack says so."""
+    planned_iterations: int | None = None
+    """Iterations of the attack's full default schedule."""
+    seconds_needed: float | None = None
+    """Time that its full default schedule would take here, by the pace that was measured; None where unknown."""
     objective: float | None = None
     trace: list[tuple[int, float]] = []
     labels: Literal["given", "inferred", "unused"] = "unused"
@@ -49,9 +59,13 @@ class AttackRecord(_Record):
     ranks: list[int] = []
     decoys: int = 0
     outcomes: list[Outcome] = []
+    doubtful: list[int] = []
+    """Examples whose picture would be called recognisable, but scores no better than a guess that reads nothing."""
     notes: list[str] = []
     residual: float | None = None
     """Relative distance of the update that this reconstruction would have caused from the observed one."""
+    residual_up_to_scale: float | None = None
+    """The same distance after the best factor, for attacks that match directions only."""
     tensors: str = ""
     """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
 
@@ -179,6 +193,20 @@ class VerdictRecord(_Record):
     level: int | None = None
     remedy: str = ""
     """What would change the verdict."""
+    missing: list[str] = []
+    """What keeps an inconclusive verdict open, a sentence each."""
+    needs_seconds: float | None = None
+    """Budget that would let every attack finish, by the pace that was measured; None where that is not what lacks."""
+
+
+class ControlRecord(_Record):
+    """Whether the instrument worked: one control of the audit, with what was measured."""
+
+    name: Literal["replay", "schedule", "positive", "fit"]
+    status: Literal["passed", "failed", "unknown", "not_applicable"]
+    summary: str
+    """One plain sentence."""
+    facts: dict[str, float | str | None] = {}
 
 
 class AuditRecord(_Record):
@@ -208,6 +236,10 @@ class AuditRecord(_Record):
     guard: GuardRecord | None = None
     levels: list[LevelRecord]
     flags: list[FlagRecord]
+    controls: list[ControlRecord] = []
+    """Whether the instrument worked; none in results written before controls were kept."""
+    portfolio: Literal["automatic", "chosen"] = "automatic"
+    """The attacks and rungs contain those that an audit chooses by itself, or somebody chose fewer."""
     verdict: VerdictRecord
     citations: dict[str, str]
     """BibTeX key to entry, for exactly what was used."""
@@ -219,6 +251,25 @@ class AuditRecord(_Record):
     def ran(self) -> Sequence[AttackRecord]:
         """The attacks that ran to a reconstruction."""
         return [attack for attack in self.attacks if attack.status == "ran"]
+
+    @property
+    def uncontrolled(self) -> list[str]:
+        """The controls that did not pass or were not made; any of them takes the ground from under *resists*."""
+        passed = {control.name for control in self.controls if control.status == "passed"}
+        return [name for name in CONTROLS if name not in passed]
+
+    def unproven(self, level: int | None = None) -> list[str]:
+        """Why it cannot be believed that no more can be rebuilt, up to rung `level`, than was; empty when it can.
+
+        Where something was rebuilt, whether the rest is in the update at all (the fit) was not asked.
+        """
+        leaked = self.verdict.level is not None and (level is None or self.verdict.level <= level)
+        lacking = [name for name in self.uncontrolled if not (leaked and name == "fit")]
+        told = [f"the controls that must stand behind it ({', '.join(lacking)}) did not pass or are not on record"]
+        told = told if lacking else []
+        if self.portfolio == "chosen":
+            told.append("attacks or rungs were chosen by hand, and are fewer than an audit would try by itself")
+        return told
 
     @property
     def worst(self) -> AttackRecord | None:

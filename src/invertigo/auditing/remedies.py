@@ -25,7 +25,7 @@ def remedies(
             "first layer, or add noise to it."
         )
     if level is not None and level >= 3 and local.mode == "train" and not local.shares_buffers:
-        yield "Keep training in training mode and keep the BatchNorm buffers on the client: that is what held so far."
+        yield "Keep training in training mode and the BatchNorm buffers on the client: rung 3 is where this leaked."
     if local.mode == "eval" and _mode_dependent(model):
         yield "Train in training mode (model.train()): in inference mode every example is normalised by known numbers."
     if local.shares_buffers and _mode_dependent(model):

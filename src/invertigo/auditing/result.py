@@ -27,6 +27,8 @@ class Audit:
     originals: Batch | None = field(repr=False)
     domain: Domain
     companions: tuple[Audit, ...] = field(default=(), repr=False)
+    strangers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    """Public examples that come nearest to the most exposed reconstruction, for a page that withholds its original."""
 
     @property
     def verdict(self) -> VerdictRecord:
@@ -52,7 +54,14 @@ class Audit:
         """BibTeX for exactly what was used."""
         return "\n\n".join(self.record.citations.values())
 
-    def assert_below(self, *, level: int | None = None, recovered: int = 0, **limits: float | int) -> None:
+    def assert_below(
+        self,
+        *,
+        level: int | None = None,
+        recovered: int = 0,
+        require_controls: bool = True,
+        **limits: float | int,
+    ) -> None:
         """Raise AssertionError when more was rebuilt than `limits` allow; made for a test suite.
 
         `audit.assert_below(psnr=20)` fails when any example was rebuilt at 20 dB or better by any attack (at or below
@@ -61,18 +70,26 @@ class Audit:
         Args:
             level: highest rung that counts.
             recovered: how many examples may be rebuilt; beyond the metrics' limits.
+            require_controls: do not believe that no more can be rebuilt when the controls for it did not pass, or are
+                not on record.
             limits: by metric: a bound that the most exposed example must stay on the private side of.
         """
         attacks = [a for a in self.record.ran if level is None or a.level <= level]
         if not any(a.outcomes for a in attacks):
             raise AssertionError(f"Nothing was measured on these rungs, so no limit holds. {self.verdict.headline}")
-        if self.verdict.status == "inconclusive":
-            raise AssertionError(self.verdict.headline)
         most = max(a.recovered for a in attacks)
         if most > recovered:
             raise AssertionError(f"{most} examples were rebuilt; {recovered} are allowed. {self.verdict.headline}")
         for name, limit in limits.items():
             _assert_metric(self._metric(name), limit, attacks)
+        if self.verdict.status == "inconclusive":
+            raise AssertionError(self.verdict.headline)
+        fatal = [flag.message for flag in self.flags if flag.severity == "fatal"]
+        if fatal:
+            raise AssertionError(fatal[0])
+        missing = self.record.unproven(level)
+        if require_controls and missing:
+            raise AssertionError(f"That no more can be rebuilt is not shown: {'; '.join(missing)}.")
 
     def save(self, path: str | Path, *, include_originals: bool | None = None, redact: bool = False) -> Path:
         """Write `*.html` (the page), `*.json` (the record), or a folder with both and the tensors.
@@ -105,7 +122,9 @@ class Audit:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self.record))
+        from invertigo.report.terminal import to_text
+
+        return to_text(self.record)
 
 
 def _assert_metric(metric: MetricRecord, limit: float | int, attacks: Sequence[AttackRecord]) -> None:
@@ -141,30 +160,3 @@ def _row(attack: AttackRecord, metrics: Sequence[MetricRecord]) -> dict[str, str
 
 def _worst(scores: Sequence[float], metric: MetricRecord) -> float:
     return max(scores) if metric.privacy_loss else min(scores)
-
-
-_SHOWN = 6
-
-
-def _lines(record: AuditRecord) -> list[str]:
-    metric = record.metrics[0]
-    lines = [
-        f"audit  {record.title}   seed {record.seed} · {record.seconds:.0f} s",
-        f"  {'attack':<24}{'rung':>4}  {metric.label + ' ' + metric.unit + ' worst / median':<24}{'rebuilt':>8}",
-    ]
-    order = {"ran": 0, "failed": 1, "skipped": 2, "refused": 3}
-    listed = sorted(record.attacks, key=lambda a: (order[a.status], -a.recovered, a.level))
-    lines += [_line(attack, metric) for attack in listed[:_SHOWN]]
-    if len(listed) > _SHOWN:
-        lines.append(f"  and {len(listed) - _SHOWN} more rows in .rows")
-    lines.append(f"{record.verdict.status.upper()}  {record.verdict.headline}")
-    warnings = [flag.code for flag in record.flags if flag.severity != "info"]
-    return [*lines, f"flags: {', '.join(warnings)}"] if warnings else lines
-
-
-def _line(attack: AttackRecord, metric: MetricRecord) -> str:
-    scores = attack.scores.get(metric.name)
-    if not scores:
-        return f"  {attack.attack:<24}{attack.level:>4}  {attack.status}: {attack.reason[:60]}".rstrip(": ")
-    shown = f"{_worst(scores, metric):.1f} / {median(scores):.1f}"
-    return f"  {attack.attack:<24}{attack.level:>4}  {shown:<24}{attack.recovered:>3} of {len(scores)}"

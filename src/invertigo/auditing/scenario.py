@@ -19,6 +19,9 @@ from invertigo.types import (
     LocalTraining,
 )
 
+MOST_ROUNDS = 10_000
+"""Epochs or rounds of any training in a scenario. No budget interrupts a training, so a slip must not last for days."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +60,9 @@ class ModelSection(_Section):
     factory: str | None = Field(None, description="Your own model: `module:factory`, called without arguments.")
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
     weights: str | None = Field(None, description="A safetensors file with the model's state dict.")
-    trained_epochs: int = Field(0, ge=0, description="Epochs of training on the public split before the audit.")
+    trained_epochs: int = Field(
+        0, ge=0, le=MOST_ROUNDS, description="Epochs of training on the public split before the audit."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -76,7 +81,7 @@ class LocalSection(_Section):
     sends: Literal["gradient", "difference"] = "gradient"
     learning_rate: float = 0.01
     momentum: float = 0.0
-    epochs: int = 1
+    epochs: int = Field(1, ge=1, le=MOST_ROUNDS)
     batch_size: int | None = None
     shares_buffers: bool = False
 
@@ -139,7 +144,9 @@ class DefenseSection(BaseModel):
 class UtilitySection(_Section):
     """Federated training in which every update passes the defense, to see what it costs in accuracy."""
 
-    rounds: int = Field(100, ge=1, description="Rounds of training; every client sends one update in each.")
+    rounds: int = Field(
+        100, ge=1, le=MOST_ROUNDS, description="Rounds of training; every client sends one update in each."
+    )
     clients: int = Field(4, ge=1, description="Clients that hold a part of the training examples each.")
     dirichlet: float | None = Field(
         None, gt=0, description="Skew of the classes over the clients (small: each has few classes); null: alike."
@@ -170,7 +177,9 @@ class GuardedSection(_Section):
     """A federation whose clients inspect what they receive, under an honest server and under attacks."""
 
     clients: int = Field(10, ge=1, description="Clients that hold a part of the examples each.")
-    rounds: int = Field(12, ge=1, description="Rounds of federated averaging with the scenario's `local` training.")
+    rounds: int = Field(
+        12, ge=1, le=MOST_ROUNDS, description="Rounds of federated averaging with the scenario's `local` training."
+    )
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients that take part in a round.")
     dirichlet: float | None = Field(None, gt=0, description="Skew of the classes over the clients; null: alike.")
     examples: int = Field(2000, ge=10, description="Examples at most; a fifth of them are public.")
@@ -202,7 +211,7 @@ class Scenario(_Section):
     data: DataSection = Field(default_factory=lambda: DataSection.model_validate({}))
     model: ModelSection = Field(default_factory=lambda: ModelSection.model_validate({}))
     normalise: bool | NormaliseSection = Field(False, description="True: by the public examples' mean and deviation.")
-    local: LocalSection = Field(default_factory=LocalSection)
+    local: LocalSection = Field(default_factory=lambda: LocalSection.model_validate({}))
     adversary: AdversarySection = Field(default_factory=lambda: AdversarySection.model_validate({}))
     defense: str | DefenseSection | None = Field(None, description="A defense from `invertigo list defenses`.")
     utility: UtilitySection | None = Field(None, description="Measure what the defense costs in accuracy.")
@@ -214,7 +223,10 @@ class Scenario(_Section):
     seed: int = Field(0, ge=0)
     decoys: int = Field(100, ge=1)
     reader_epochs: int = Field(
-        0, ge=0, description="Train a classifier on clean images for so long and let it read what was rebuilt; 0: none."
+        0,
+        ge=0,
+        le=MOST_ROUNDS,
+        description="Train a classifier on clean images for so long and let it read what was rebuilt; 0: none.",
     )
     private: bool | None = Field(None, description="False lets a report show the originals; default: unless bundled.")
     compare: list[str | dict[str, Any]] = Field(
@@ -247,8 +259,12 @@ class Scenario(_Section):
         return DefenseSection(name=self.defense) if isinstance(self.defense, str) else self.defense
 
     def companions(self) -> list[Scenario]:
-        """The scenarios to show beside this one. A mapping holds changes to this one, by dotted or nested key."""
-        return [load_scenario(entry) if isinstance(entry, str) else self._changed(entry) for entry in self.compare]
+        """The scenarios to show beside this one, without those that they name in turn.
+
+        A mapping holds changes to this one, by dotted or nested key.
+        """
+        named = [load_scenario(entry) if isinstance(entry, str) else self._changed(entry) for entry in self.compare]
+        return [scenario.model_copy(update={"compare": []}) for scenario in named]
 
     def _changed(self, changes: dict[str, Any]) -> Scenario:
         return _validated(_merge(self.model_dump(exclude_unset=True) | {"compare": []}, changes), "compare")

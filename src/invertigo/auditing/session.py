@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -17,6 +18,9 @@ PRIOR_ITERATIONS = 300
 """Priors alone settle within a few hundred iterations."""
 TOO_LITTLE = 0.1
 """Seconds below which starting an optimisation is pointless."""
+KEPT, KEPT_FOR_CONTROLS, KEPT_AT_MOST = 0.05, 0.15, 0.5
+"""Parts of the budget kept back from the attacks: for what comes after them; for the positive control, as long as
+nothing is rebuilt; and in all, with the judging by the pace that it turned out to have."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class Session:
     records: list[AttackRecord] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     interrupted: bool = False
+    judging: float = 0.0
+    """Seconds that judging one reconstruction takes, the longest so far."""
+    controlled: bool = True
+    """Time must be left to show that the attacks work, should they rebuild nothing."""
 
     def run(self) -> None:
         """Exact attacks on every rung first, then the optimisation attacks, from the lowest rung up.
@@ -104,6 +112,11 @@ class Session:
                 continue
             self._attempt(run, number, plan)
 
+    @property
+    def seen(self) -> list[Observation]:
+        """Every observation that attacks were run on, of honest servers."""
+        return [*self.observations.values(), *self.informed.values()]
+
     def _adversaries(self, level: ThreatLevel) -> list[Observation]:
         return [self.observations[level], *([self.informed[level]] if level in self.informed else [])]
 
@@ -112,13 +125,14 @@ class Session:
         ran = {record.attack: ThreatLevel(record.level) for record in reversed(self.records) if record.status == "ran"}
         for entry in self.entries:
             blind = _without_matching(entry.attack)
-            if blind is None or self.interrupted or entry.name not in ran:
+            seconds = min(0.1 * self.budget.seconds, self.budget.left - self.judging)
+            if blind is None or self.interrupted or entry.name not in ran or seconds < TOO_LITTLE:
                 continue
             trial = attempt(
                 Entry(blind, pinned=True),
                 self.observations[max(level, ran[entry.name])],  # lower rungs may lack what it needs
                 seed=self.seed,
-                seconds=max(1.0, min(0.1 * self.budget.seconds, self.budget.left)),
+                seconds=seconds,
             )
             if trial.reconstruction is not None:
                 yield entry, trial.reconstruction
@@ -131,18 +145,41 @@ class Session:
 
     def _attempt(self, run: Run, number: int, plan: Sequence[Run]) -> None:
         waiting = sum(not self._why_not(one) for one in plan[number:])
-        seconds = self.budget.left if run.entry.attack.exact else self.budget.share(waiting)
+        seconds = self.budget.left if run.entry.attack.exact else self._share(waiting)
         try:
             watch = self._watch(run, number + 1, len(plan))
             trial = attempt(run.entry, run.observation, seed=self.seed, seconds=seconds, progress=watch)
-            record = self.judge(run.entry, run.observation, trial)
+            record = self._judged(run, trial)
         except KeyboardInterrupt:
             self.interrupted = True
             self.records.append(_unrun(run, "skipped", "interrupted"))
             return
-        if trial.reconstruction is not None:
+        if trial.reconstruction is not None and record.tensors:
             self.tensors |= {f"{record.tensors}/{name}": t for name, t in trial.reconstruction.fields.items()}
         self.records.append(record)
+
+    def _judged(self, run: Run, trial: Trial) -> AttackRecord:
+        """The record; a judge that stumbles over one reconstruction costs no other result."""
+        started = time.monotonic()
+        try:
+            return self.judge(run.entry, run.observation, trial)
+        except Exception as error:
+            reason = f"what it rebuilt could not be judged: {type(error).__name__}: {error}"
+            return _unrun(run, "failed", reason)
+        finally:
+            self.judging = max(self.judging, time.monotonic() - started)
+
+    def _share(self, waiting: int) -> float:
+        """An equal part of what is left, without what judging and the controls will need."""
+        kept = KEPT + KEPT_FOR_CONTROLS * (self.controlled and not any(record.recovered for record in self.records))
+        kept += self.judging * (waiting + 1) / self.budget.seconds
+        share = self.budget.share(waiting, min(KEPT_AT_MOST, kept))
+        # The first search gets its chance, however long it took to come to it.
+        return share if self._searched else max(share, 0.1 * self.budget.seconds)
+
+    @property
+    def _searched(self) -> bool:
+        return any(record.status == "ran" and not record.exact for record in self.records)
 
     def _why_not(self, run: Run) -> str:
         """Why this run is not worth making; empty when it is."""
@@ -151,7 +188,7 @@ class Session:
         for record in self.records:
             if record.level <= run.level and record.outcomes and set(record.outcomes) == {"exact"}:
                 return f"{record.attack} already rebuilt everything exactly on rung {record.level}"
-        if not run.entry.attack.exact and self.budget.share(1) < TOO_LITTLE:
+        if not run.entry.attack.exact and self._share(1) < TOO_LITTLE:
             return "no time was left in the budget"
         return ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,16 @@ from invertigo.domains import Graphs, Images
 from invertigo.evaluation import Reader, train_reader
 from invertigo.federation import train_locally
 from invertigo.guards.simulation import Setting
-from invertigo.types import Batch, ConfigurationError, Defense, InvalidValueError, LocalTraining, Task, check_fits
+from invertigo.types import (
+    Batch,
+    ConfigurationError,
+    Defense,
+    InvalidValueError,
+    LocalTraining,
+    Task,
+    check_fits,
+    duplicate,
+)
 
 TRAINING = LocalTraining(
     sends="difference", learning_rate=0.05, momentum=0.9, batch_size=32, epochs=1, shares_buffers=True
@@ -119,10 +127,10 @@ def _trial(scenario: Scenario, images: ImageSet | GraphSet, plain: Task, task: T
         )
     dtype = getattr(torch, scenario.dtype)
     test, train = (as_batch(_part(images, part.tolist()), plain.domain).to(scenario.device, dtype) for part in parts)  # type: ignore[arg-type]
-    start = copy.deepcopy(plain.model)
+    start = duplicate(plain.model)
     return TrialRun(
         plain=replace(plain, model=start),
-        task=replace(plain, model=start) if task is plain else replace(task, model=copy.deepcopy(task.model)),
+        task=replace(plain, model=start) if task is plain else replace(task, model=duplicate(task.model)),
         data=train,
         test=test,
         local=replace(scenario.local.build(), learning_rate=section.learning_rate),
@@ -152,7 +160,7 @@ def _guarded(scenario: Scenario, images: ImageSet | GraphSet, task: Task) -> Gua
         seed=scenario.seed,
     )
     examples = as_batch(_part(images, order.tolist()), task.domain).to(scenario.device, getattr(torch, scenario.dtype))
-    own = replace(task, model=copy.deepcopy(task.model))
+    own = replace(task, model=duplicate(task.model))
     return GuardTrial(own, examples, setting, adversaries(section.campaigns), moments(section.at, section.rounds))
 
 

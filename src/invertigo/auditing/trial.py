@@ -36,6 +36,10 @@ class Trial:
     shortened: bool = False
     residual: float | None = None
     """Relative distance of the update that the reconstruction would have caused from the observed one."""
+    residual_up_to_scale: float | None = None
+    """The same distance after the best factor on what the reconstruction would have caused."""
+    iterations: int | None = None
+    """Iterations carried out, as far as the attack told."""
 
 
 @dataclass
@@ -46,12 +50,15 @@ class Deadline:
     forward: Progress | None = None
     ticks: list[Tick] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+    """It asked the attack to stop, whatever the attack says of itself afterwards."""
 
     def __call__(self, tick: Tick) -> bool:
         """True when the time is over, or when whoever watches asked to stop."""
         self.ticks = [self.ticks[0], tick] if self.ticks else [tick]
         asked = self.forward(tick) if self.forward is not None else False
-        return bool(asked) or time.monotonic() - self.started > self.seconds
+        self.stopped = self.stopped or bool(asked) or time.monotonic() - self.started > self.seconds
+        return self.stopped
 
 
 def generator_for(seed: int, *parts: Any, device: torch.device | str = "cpu") -> torch.Generator:
@@ -71,7 +78,7 @@ def attempt(
     try:
         check_requirements(attack, observation)
         found = attack.reconstruct(observation, generator=generator, progress=deadline)
-        residual = update_residual(observation, found.fields)
+        residual, up_to_scale = update_residuals(observation, found.fields)
     except RequirementError as error:
         return Trial(None, "refused", str(error), _since(deadline))
     except InvertigoError as error:
@@ -79,13 +86,19 @@ def attempt(
     except Exception as error:
         # Somebody's attack or model broke; the audit's other results must not go with it.
         return Trial(None, "failed", f"{type(error).__name__}: {error}", _since(deadline))
-    planned = getattr(entry.attack, "iterations", None)
-    shortened = bool(deadline.ticks and planned and deadline.ticks[-1].total < planned)
-    return Trial(found, "ran", "", _since(deadline), shortened, residual)
+    planned, last = getattr(entry.attack, "iterations", None), deadline.ticks[-1] if deadline.ticks else None
+    shortened = last is not None and bool(planned and last.total < planned)
+    shortened |= deadline.stopped and last is not None and last.done < last.total
+    return Trial(found, "ran", "", _since(deadline), shortened, residual, up_to_scale, last.done if last else None)
 
 
-def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -> float | None:
+Residuals = tuple[float | None, float | None]
+
+
+def update_residuals(observation: Observation, candidate: Mapping[str, Tensor]) -> Residuals:
     r"""$\lVert g(\hat x) - g \rVert / \lVert g \rVert$ of a candidate, by training the client on it in simulation.
+
+    The second one is $\min_s \lVert s\, g(\hat x) - g \rVert / \lVert g \rVert$, for attacks that match directions.
 
     The attack's own objective has the attack's own scale; this has one meaning for all. None when the candidate lacks
     a field that the loss reads, or holds another number of examples than the batch is known to have.
@@ -94,7 +107,7 @@ def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -
     read = {*getattr(domain, "reads", (domain.inputs,)), domain.target}
     held = {name: tensor for name, tensor in candidate.items() if name in read}
     if len(held) < len(read) or any(len(tensor) != (count or len(tensor)) for tensor in held.values()):
-        return None
+        return None, None
     like = next(iter(observation.parameters.values()))
     held = {k: t.to(like.device, like.dtype if t.is_floating_point() else None) for k, t in held.items()}
     simulate = functional_update(
@@ -110,20 +123,27 @@ def update_residual(observation: Observation, candidate: Mapping[str, Tensor]) -
         held = {**held, **view.transform(held)}
     with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
         simulated = simulate(held).update
-    return _distance(observation, simulated, view)
+    return _distances(observation, simulated, view)
 
 
-def _distance(observation: Observation, simulated: Mapping[str, Tensor], view: AdversaryView) -> float | None:
-    """Relative distance from the observed update of what the client would have sent, at the entries that tell."""
+def _distances(observation: Observation, simulated: Mapping[str, Tensor], view: AdversaryView) -> Residuals:
+    """Relative distances from the observed update of what the client would have sent, at the entries that tell."""
     if view.surrogate is not None:
-        sent = view.surrogate({name: tensor.detach()[None] for name, tensor in simulated.items()})
-        simulated = {name: tensor[0] for name, tensor in sent.items()}
-    miss = size = 0.0
+        released = view.surrogate({name: tensor.detach()[None] for name, tensor in simulated.items()})
+        simulated = {name: tensor[0] for name, tensor in released.items()}
+    sent, received = [], []
     for name, observed in observation.update.tensors.items():
         seen = (view.visible or {}).get(name, torch.ones_like(observed)).double()
-        miss += ((simulated[name].detach().double() - observed.double()) * seen).square().sum().item()
-        size += (observed.double() * seen).square().sum().item()
-    return (miss / size) ** 0.5 if size else None
+        sent.append((simulated[name].detach().double() * seen).flatten())
+        received.append((observed.double() * seen).flatten())
+    own, goal = torch.cat(sent), torch.cat(received)
+    size = goal.norm().item()
+    if not size:
+        return None, None
+    plain = (own - goal).norm().item() / size
+    factor = max(0.0, ((own @ goal) / (own @ own)).item()) if own.any() else 0.0
+    fitted = (factor * own - goal).norm().item() / size
+    return plain, fitted if fitted < plain else plain
 
 
 def _device(observation: Observation) -> torch.device:

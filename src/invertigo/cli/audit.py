@@ -40,11 +40,12 @@ def audit(
     from invertigo.auditing.budget import parse_budget
     from invertigo.auditing.scenario import load_scenario
     from invertigo.cli.progress import watching
+    from invertigo.types.errors import OutputError
 
     loaded = load_scenario(scenario, set_ or [])
     if budget is not None:
         parse_budget(budget)
-    report.ensure_writable(out)
+    report.begin(out)
     from invertigo.auditing import audit as run
 
     with watching(quiet=quiet or json) as progress:
@@ -56,7 +57,11 @@ def audit(
             title=loaded.title or Path(scenario).stem,
             command=_command(scenario, set_ or [], budget, seed),
         )
-    page = report.save(found, out, include_originals=include_originals, redact=redact)
+    try:
+        page = report.save(found, out, include_originals=include_originals, redact=redact)
+    except OutputError:
+        _tell(found, None, json=json, quiet=False)  # a disk that is full does not take the answer with it
+        raise
     _tell(found, page, json=json, quiet=quiet)
 
 
@@ -67,7 +72,7 @@ def _command(scenario: str, overrides: list[str], budget: str | None, seed: int 
     return shlex.join(words + (["--seed", str(seed)] if seed is not None else []))
 
 
-def _tell(found: Audit, page: Path, *, json: bool, quiet: bool) -> None:
+def _tell(found: Audit, page: Path | None, *, json: bool, quiet: bool) -> None:
     from rich.console import Console
 
     from invertigo import report
@@ -81,4 +86,5 @@ def _tell(found: Audit, page: Path, *, json: bool, quiet: bool) -> None:
     if not quiet:
         for record in records:
             report.render(record, Console())
-    typer.echo(page)
+    if page is not None:
+        typer.echo(page)

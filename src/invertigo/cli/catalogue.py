@@ -113,9 +113,9 @@ def _is_study(name: str) -> bool:
     """A packaged study, or a file that has what a scenario never has: a name of its own and axes."""
     from pathlib import Path
 
-    import yaml
-
     from invertigo.studies.spec import study_names
+    from invertigo.types.errors import CorruptFileError
+    from invertigo.types.untrusted import read_text, read_yaml
 
     if name in study_names():
         return True
@@ -123,8 +123,8 @@ def _is_study(name: str) -> bool:
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return False
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        held = read_yaml(read_text(path))
+    except (CorruptFileError, ValueError):
         return False
     return isinstance(held, Mapping) and bool({"axes", "base", "claims"} & set(held))
 

@@ -29,20 +29,32 @@ def check(
         typer.Option(metavar="LIMIT", help="`metric[.worst|best|mean|median] op number`, e.g. 'psnr.worst > 20'."),
     ] = None,
     level: Annotated[int | None, typer.Option(min=0, max=5, help="Ignore attacks above this rung.")] = None,
+    require_controls: Annotated[
+        bool,
+        typer.Option(
+            "--require-controls/--no-require-controls",
+            help="Believe no absence without its controls.",
+        ),
+    ] = True,
     format: Annotated[Format, typer.Option(help="text, json, or annotations for GitHub.")] = Format.text,
 ) -> None:
     """Gate a build on limits.
 
     Without --fail-if, a result fails when anything was rebuilt (recovered > 0).
 
-    Exit codes: 0 within limits, 1 exceeded, 2 usage, 3 inconclusive. Inconclusive never passes.
+    A result may hold several audits (companions); each is held against the limits by itself and named.
+
+    Exit codes: 1 when any audit is beyond a limit, else 3 when any is inconclusive, else 0; 2 for a usage error. What
+    was rebuilt counts whatever else is in doubt; inconclusive never passes.
     """
     from invertigo.report.files import read_records
     from invertigo.report.gate import check as hold
+    from invertigo.report.gate import exit_code_of
 
-    gates = [hold(record, fail_if or [], level=level) for record in read_records(result)]
+    records = read_records(result)
+    gates = [hold(record, fail_if or [], level=level, require_controls=require_controls) for record in records]
     typer.echo(_PRINTERS[format](gates))
-    raise typer.Exit(max(gate.exit_code for gate in gates))
+    raise typer.Exit(exit_code_of(gates))
 
 
 def _text(gates: Sequence[Gate]) -> str:
@@ -75,8 +87,12 @@ def _json(gates: Sequence[Gate]) -> str:
 def _github(gates: Sequence[Gate]) -> str:
     lines = []
     for gate in gates:
-        lines += [f"::error title=Invertigo::{_escape(_say(f))}" for f in gate.findings if f.exceeded]
-        lines += [f"::error title=Invertigo (inconclusive)::{_escape(doubt)}" for doubt in gate.doubts]
+        lines += [
+            f"::error title=Invertigo::{_escape(f'{gate.title}: {_say(f)}')}" for f in gate.findings if f.exceeded
+        ]
+        lines += [
+            f"::error title=Invertigo (inconclusive)::{_escape(f'{gate.title}: {doubt}')}" for doubt in gate.doubts
+        ]
         if gate.status == "within":
             said = "; ".join(map(_say, gate.findings))
             lines.append(f"::notice title=Invertigo::{_escape(f'{gate.title}: {said}')}")

@@ -90,7 +90,7 @@ def _print(drawn: Frontier) -> None:
     console = Console()
     console.print(frontier_table(drawn))
     for rung in drawn.rungs:
-        console.print(f"Cheapest that holds on rung {rung}: {drawn.sentence(rung) or 'none of those tried'}.")
+        console.print(f"Cheapest that holds on rung {rung}: {drawn.sentence(rung) or 'none was shown to'}.")
     if not drawn.learned:
         console.print("Even without a defense the model learned nothing: raise utility.rounds or the learning rate.")
     if drawn.dominated:

@@ -56,9 +56,8 @@ def _words(given: list[str] | None) -> list[str]:
 
 
 def _where(given: list[str]) -> dict[str, Any]:
-    import yaml
-
     from invertigo.types.errors import ConfigurationError
+    from invertigo.types.untrusted import read_yaml
 
     chosen: dict[str, Any] = {}
     for entry in given:
@@ -66,7 +65,7 @@ def _where(given: list[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigurationError(f"--where is {entry!r}; write AXIS=VALUE, e.g. --where attack=dlg.")
         try:
-            chosen[axis.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            chosen[axis.strip()] = read_yaml(text)
+        except ValueError:
             chosen[axis.strip()] = text
     return chosen

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from invertigo.data.folder import read_image_folder
-from invertigo.data.inert_pickle import ByteString, InertReader
+from invertigo.data.inert_pickle import LARGEST, ByteString, InertReader
 from invertigo.data.locate import find
 from invertigo.data.pixels import from_bytes, resize
 from invertigo.data.source import Content, ImageSource, Request, register
 from invertigo.types import CorruptFileError, Paper
+from invertigo.types.untrusted import check_file
 
 CIFAR = Paper(
     key="krizhevsky2009learning",
@@ -59,10 +60,12 @@ def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
     Raises: CorruptFileError.
     """
     try:
-        with path.open("rb") as file:
+        with check_file(path, largest=LARGEST).open("rb") as file:
             content = InertReader(file, KNOWN).load()
         pixels, labels = content[b"data"].bytes(), [int(label) for label in content[b"labels"]]
         pixels = np.frombuffer(pixels, np.uint8).reshape(len(labels), PIXELS)
+    except CorruptFileError:
+        raise
     # Opcodes of a damaged pickle fail in as many ways as there are opcodes.
     except Exception as error:
         raise CorruptFileError(
@@ -94,7 +97,7 @@ class _ByteType:
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
         if code not in ("u1", "|u1", b"u1", b"|u1"):
-            raise pickle.UnpicklingError(f"pixels of type {code!r}, not bytes")
+            raise pickle.UnpicklingError("pixels that are no bytes")
 
     def __setstate__(self, state: object) -> None:
         """Byte order and alignment do not matter for single bytes."""

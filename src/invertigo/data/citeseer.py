@@ -16,6 +16,7 @@ from invertigo.data.source import Request
 from invertigo.data.subgraphs import grow, induced
 from invertigo.domains.labelled_graph import LabelledGraph
 from invertigo.types import CorruptFileError, Paper
+from invertigo.types.untrusted import read_text
 
 CITESEER = Paper(
     key="sen2008collective",
@@ -31,6 +32,8 @@ WORDS, DEGREES = 3703, 100
 BINS = ((1, 10, 20), (10, 20, 40), (20, 30, 30), (30, 40, 10))
 """Least and most nodes, and how many of every hundred graphs. Source: Drencheva et al. 2025 (GRAIN), Table 3."""
 GRAPHS, SEED = 400, 0
+FURTHEST = 10
+"""A number of a test paper is at most so many times the number of papers."""
 
 
 def read_planetoid(folder: Path, name: str = "citeseer") -> tuple[Tensor, Tensor, list[list[int]]]:
@@ -41,13 +44,15 @@ def read_planetoid(folder: Path, name: str = "citeseer") -> tuple[Tensor, Tensor
     parts = ("allx", "ally", "tx", "ty", "graph")
     allx, ally, tx, ty, graph = (read_inert(folder / f"ind.{name}.{part}") for part in parts)
     try:
-        order = [int(line) for line in (folder / f"ind.{name}.test.index").read_text().split()]
+        order = [int(line) for line in read_text(folder / f"ind.{name}.test.index").split()]
+        if not 0 <= min(order) <= max(order) < FURTHEST * (len(allx) + len(tx)):
+            raise ValueError(f"a test paper numbered {min(order)} or {max(order)}")
         words = np.zeros((max(order) + 1, allx.shape[1]), np.float32)
         kinds = np.zeros((max(order) + 1, ally.shape[1]), np.int64)
         words[: len(allx)], kinds[: len(ally)] = allx, ally
         words[order], kinds[order] = tx, ty
         neighbours = [sorted({int(b) for b in graph.get(a, [])} - {a}) for a in range(len(words))]
-    except (OSError, ValueError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise CorruptFileError(f"{folder} does not hold Planetoid's files of '{name}': {error}.") from error
     classes = np.where(kinds.any(1), kinds.argmax(1), -1)
     return torch.from_numpy(words > 0), torch.from_numpy(classes), neighbours

@@ -17,6 +17,7 @@ from invertigo.data.locate import find
 from invertigo.data.pixels import from_bytes, resize
 from invertigo.data.source import Content, ImageSource, Request, register
 from invertigo.types import CorruptFileError, MismatchError, Paper
+from invertigo.types.untrusted import LARGEST_IMAGE, check_file, check_unpacked
 
 MNIST = Paper(
     key="lecun1998gradient",
@@ -39,8 +40,6 @@ GARMENTS = (
 )
 PREFIX = {"train": "train", "test": "t10k"}
 UNSIGNED_BYTE = 0x08
-LARGEST = 2**32
-"""Bytes; a header that announces more is damaged."""
 
 
 def read_idx(path: Path, *, ndim: int, limit: int | None = None) -> np.ndarray:
@@ -52,15 +51,16 @@ def read_idx(path: Path, *, ndim: int, limit: int | None = None) -> np.ndarray:
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
+        with opener(check_file(path), "rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != UNSIGNED_BYTE or magic[3] != ndim:
                 raise ValueError(f"its header is {magic.hex(' ')}, not 00 00 08 {ndim:02x}")
             shape = struct.unpack(f">{ndim}I", file.read(4 * ndim))
             items = shape[0] if limit is None else min(limit, shape[0])
             size = items * prod(shape[1:])
-            if size > LARGEST:
-                raise ValueError(f"its header announces {shape} bytes")
+            check_unpacked(path, size)
+            if prod(shape[1:]) > LARGEST_IMAGE:
+                raise ValueError(f"its header announces items of {shape[1:]} bytes")
             raw = file.read(size)
             if len(raw) < size:
                 raise ValueError(f"it ends after {len(raw)} of {size} bytes")

@@ -7,13 +7,21 @@ handed, and refuses every other name; neither NumPy nor SciPy nor the standard l
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
 from invertigo.types import CorruptFileError
+from invertigo.types.untrusted import MEBIBYTE, check_file
+
+LARGEST = 256 * MEBIBYTE
+"""Bytes of a published pickle."""
+LARGEST_DENSE = 2**25
+"""Entries of a sparse matrix with its zeros written out."""
+LARGEST_TUPLE = 1_000_000
+"""Entries of a tuple with those inside it written out; hashing it takes as many steps."""
 
 
 def read_inert(path: Path) -> Any:
@@ -22,8 +30,10 @@ def read_inert(path: Path) -> Any:
     Raises: CorruptFileError for a damaged file, and for one that asks for anything else.
     """
     try:
-        with path.open("rb") as file:
+        with check_file(path, largest=LARGEST).open("rb") as file:
             return _plain(InertReader(file, KNOWN).load())
+    except CorruptFileError:
+        raise
     # Opcodes of a damaged pickle fail in as many ways as there are opcodes.
     except Exception as error:
         raise CorruptFileError(
@@ -52,7 +62,7 @@ class _Kind:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in (b"<", b"|", b"=", "<", "|", "="):
-            raise ValueError(f"numbers in the byte order {state[1]!r}")
+            raise ValueError("numbers in a byte order other than little-endian")
 
 
 class _Array:
@@ -87,6 +97,8 @@ class _Sparse:
         rows, width = (int(side) for side in self.state["_shape"])
         if len(ends) != rows + 1 or (np.diff(ends) < 0).any() or ends[-1] != len(columns) or len(data) != len(columns):
             raise ValueError("a sparse matrix whose rows do not add up")
+        if not 0 <= rows * width <= LARGEST_DENSE:
+            raise ValueError(f"a sparse matrix of {rows} by {width} entries")
         made = np.zeros((rows, width), data.dtype)
         made[np.repeat(np.arange(rows), np.diff(ends)), columns] = data
         return made
@@ -109,19 +121,27 @@ class ByteString:
     def __new__(cls, text: str, encoding: str) -> Any:
         """The bytes that `text` stands for."""
         if encoding != "latin1":
-            raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+            raise pickle.UnpicklingError("bytes in another encoding than latin1")
         return text.encode("latin1")
 
     def __setstate__(self, state: object) -> None:
         """Bytes have no state."""
 
 
-class InertReader(pickle.Unpickler):
-    """Reads a pickle in which every name outside `known` is refused; `known` holds recorders, which run nothing."""
+class InertReader(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """Reads a pickle in which every name outside `known` is refused; `known` holds recorders, which run nothing.
+
+    A tuple of twice the same tuple, some sixty times over, is a small file that takes for ever to be hashed or shown.
+    So every tuple is weighed as it is built, which the reader written in C has no place for.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, file: BinaryIO, known: Mapping[tuple[str, str], object]) -> None:
         super().__init__(file, encoding="bytes")
         self._recorders = known
+        self._weights: dict[int, int] = {}
+        self._weighed: list[tuple[Any, ...]] = []  # keeps them alive, so that no other object takes their place
 
     def find_class(self, module: str, name: str) -> Any:
         """The recorder that stands in for `module.name`. Raises: UnpicklingError for any other name."""
@@ -129,6 +149,25 @@ class InertReader(pickle.Unpickler):
             return self._recorders[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks to run {module}.{name}, which was refused") from None
+
+    def _weigh(self) -> None:
+        made: tuple[Any, ...] = vars(self)["stack"][-1]
+        self._weights[id(made)] = 1 + sum(self._weights.get(id(part), 1) for part in made)
+        self._weighed.append(made)
+        if self._weights[id(made)] > LARGEST_TUPLE:
+            raise pickle.UnpicklingError("it repeats itself endlessly")
+
+
+def _weighing(build: Callable[[Any], None]) -> Callable[[Any], None]:
+    def built(reader: Any) -> None:
+        build(reader)
+        reader._weigh()
+
+    return built
+
+
+for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+    InertReader.dispatch[_code[0]] = _weighing(InertReader.dispatch[_code[0]])
 
 
 KNOWN: Mapping[tuple[str, str], object] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import numpy as np
 import torch
 
 from invertigo.data.locate import find
+from invertigo.data.npz import UNREADABLE, read_rows, rows_of
 from invertigo.data.pixels import from_bytes, resize
 from invertigo.data.source import Content, ImageSource, Request, register
 from invertigo.types import CorruptFileError, InvalidValueError, Paper
+from invertigo.types.untrusted import check_file
 
 MEDMNIST = Paper(
     key="yang2023medmnist",
@@ -37,6 +38,7 @@ SETS = {
     "organcmnist": "abdominal CT, coronal slices, grey",
     "organsmnist": "abdominal CT, sagittal slices, grey",
 }
+MOST_CLASSES = 10_000
 CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant", "normal or benign")}
 
 
@@ -48,32 +50,29 @@ def read_medmnist(path: Path, *, split: str = "train", limit: int | None = None)
     Raises: CorruptFileError; InvalidValueError for a multi-label or a 3D set.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            images, labels = archive[f"{split}_images"], archive[f"{split}_labels"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        with zipfile.ZipFile(check_file(path)) as archive:
+            labels = read_rows(archive, f"{split}_labels", path)
+            labels = labels.reshape(len(labels), -1)
+            chosen = None if limit is None else _in_turn(labels[:, 0])[:limit]
+            images, count = read_rows(archive, f"{split}_images", path, chosen), rows_of(archive, f"{split}_images")
+    except UNREADABLE as error:
         raise CorruptFileError(
             f"{path} is not an intact MedMNIST file with arrays '{split}_images' and '{split}_labels' ({error}). "
             "Get it afresh from https://medmnist.com."
         ) from error
-    labels = labels.reshape(len(labels), -1)
     if labels.shape[1] != 1 or images.dtype != np.uint8 or not _is_flat(images):
         raise InvalidValueError(
             f"{path} holds {images.dtype} images of shape {images.shape[1:]} with {labels.shape[1]} labels each; "
             "only flat grey or colour images with one label each are supported."
         )
-    if len(images) != len(labels):
-        raise CorruptFileError(f"{path} holds {len(images)} images but {len(labels)} labels in split '{split}'.")
-    chosen = slice(None) if limit is None else _in_turn(labels[:, 0])[:limit]
-    return images[chosen], labels[chosen, 0]
+    if count != len(labels):
+        raise CorruptFileError(f"{path} holds {count} images but {len(labels)} labels in split '{split}'.")
+    if labels.dtype.kind not in "ui" or (labels < 0).any() or (labels >= MOST_CLASSES).any():
+        raise CorruptFileError(
+            f"{path} holds labels of type {labels.dtype} from {labels.min()} to {labels.max()}; classes are numbered "
+            f"from 0 to {MOST_CLASSES - 1} at most."
+        )
+    return images, labels[:, 0] if chosen is None else labels[chosen, 0]
 
 
 def _in_turn(labels: np.ndarray) -> np.ndarray:
@@ -98,9 +97,10 @@ def _read(request: Request, *, name: str) -> Content:
 def _classes(path: Path, name: str) -> tuple[str, ...]:
     if name in CLASSES:
         return CLASSES[name]
-    with np.load(path, allow_pickle=False) as archive:
-        highest = max(int(archive[key].max(initial=0)) for key in archive.files if key.endswith("_labels"))
-    return tuple(str(label) for label in range(highest + 1))
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith("_labels.npy")]
+        highest = max(int(read_rows(archive, name, path).max(initial=0)) for name in names)
+    return tuple(str(label) for label in range(min(highest, MOST_CLASSES) + 1))
 
 
 def medmnist_layouts(name: str) -> tuple[str, ...]:

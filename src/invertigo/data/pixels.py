@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from invertigo.types import CorruptFileError, InvalidValueError
+from invertigo.types.untrusted import LARGEST_IMAGE, check_file
 
+UNREADABLE = (
+    *(UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError),
+    *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, struct.error, zlib.error),
+)
+"""What Pillow raises on damaged files, by format."""
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -25,11 +33,14 @@ def decode(
     Raises: CorruptFileError naming the file; InvalidValueError for floating-point pixels.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(check_file(path)) as opened:
+            _check_size(opened.size)
             grey = opened.mode in GREY_MODES
             image = ImageOps.exif_transpose(opened)
             return _to_tensor(image, channels or (1 if grey else 3), size)
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (CorruptFileError, InvalidValueError):
+        raise
+    except UNREADABLE as error:
         raise CorruptFileError(
             f"{path} cannot be read as an image ({error}). Replace it with an intact copy, or remove it from the set."
         ) from error
@@ -38,10 +49,15 @@ def decode(
 def is_grey(path: Path) -> bool:
     """Whether the file's header announces a grey image; the pixels are not decoded."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(check_file(path)) as opened:
             return opened.mode in GREY_MODES
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except (CorruptFileError, *UNREADABLE):
         return False
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > LARGEST_IMAGE:
+        raise OSError(f"it has {size[0]}x{size[1]} pixels; at most {LARGEST_IMAGE // 10**6} million are decoded")
 
 
 def _to_tensor(image: Image.Image, channels: int, size: int | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from invertigo.data.locate import find
 from invertigo.data.source import Request
 from invertigo.domains.molecules import BLOCKS, DEGREE_BLOCK, parse
 from invertigo.types import CorruptFileError, InvalidValueError, Paper, did_you_mean
+from invertigo.types.untrusted import read_text
 
 MOLECULENET = Paper(
     key="wu2018moleculenet",
@@ -76,7 +78,7 @@ def _gather(name: str, rows: list[tuple[str, str]], limit: int | None) -> GraphS
         names.append(text.strip())
     if not graphs:
         raise InvalidValueError(f"None of the {len(rows)} rows of '{name}' holds a molecule: {dict(skipped)}.")
-    classes = sorted({value for _, value in rows if (value or "").strip()}, key=_as_number)
+    classes = sorted({value.strip() for _, value in rows if (value or "").strip()}, key=_as_number)
     index = {value: i for i, value in enumerate(classes)}
     return GraphSet(
         name,
@@ -92,9 +94,8 @@ def _gather(name: str, rows: list[tuple[str, str]], limit: int | None) -> GraphS
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="", restval="", strict=True))
+    except csv.Error as error:
         raise CorruptFileError(f"{path} cannot be read as a CSV table ({error}).") from error
 
 

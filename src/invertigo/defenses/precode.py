@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from torch.nn.functional import softplus
 from invertigo.defenses.last_layer import find_last_layer
 from invertigo.defenses.registry import register
 from invertigo.models.building import weights_drawn_by
-from invertigo.types import AdversaryView, Batch, Defense, InvalidValueError, Observation, Paper, Step, Task
+from invertigo.types import AdversaryView, Batch, Defense, InvalidValueError, Observation, Paper, Step, Task, duplicate
 
 NOISE = "bottleneck_noise"
 """Field of a batch that holds the draw of each example; without it the bottleneck passes its mean on."""
@@ -76,7 +75,7 @@ class Precode(Defense):
                 "precode adds a divergence to the loss, but this task computes its own training step (step_loss), "
                 "where it cannot see the model's output. Build the bottleneck into the model, or pass Task(loss=...)."
             )
-        model = copy.deepcopy(task.model)
+        model = duplicate(task.model)
         found, _, module = find_last_layer(self.name, task, model, "train" if model.training else "eval")
         with weights_drawn_by(generator):
             bottleneck = Bottleneck(module.in_features, self.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from invertigo.domains.graph_baselines import BASELINES, guesses, without
 from invertigo.domains.graph_checks import remarks
 from invertigo.domains.graph_metrics import compare
 from invertigo.domains.graph_pictures import draw
+from invertigo.domains.graph_step import graph_step
 from invertigo.domains.labelled_graph import LabelledGraph, likeness
 from invertigo.domains.lineup import ranks_in_lineup
 from invertigo.domains.matching import UNMATCHED, match
@@ -76,6 +77,10 @@ class Graphs:
             object.__setattr__(self, name, self._per_column(name))
         if self.std is not None:
             object.__setattr__(self, "std", tuple(s if s > 0 else 1.0 for s in self.std))
+
+    def step(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+        """How a loss is taken of a batch of graphs: see `graph_step`."""
+        return graph_step(loss)
 
     @property
     def width(self) -> int:

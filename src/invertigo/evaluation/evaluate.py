@@ -131,9 +131,25 @@ def _labels_right(truth: Batch, fields: Mapping[str, Tensor], domain: Domain, ma
     if domain.target not in truth.fields or domain.target not in fields:
         return None
     true, found = truth[domain.target], fields[domain.target]
+    if true.is_floating_point() and not _chosen(true):
+        return _yes_or_no_right(true, found, matching)
     if true.ndim > 1 and not true.is_floating_point():
         return node_label_accuracy(true, found, matching) if found.ndim > 1 else None
     return label_accuracy(true, found, matching)
+
+
+def _chosen(true: Tensor) -> bool:
+    """Scores over several classes, of which the largest counts."""
+    return true.ndim == 2 and true.shape[1] > 1 and bool(((true.sum(1) - 1).abs() < 1e-3).all() & (true >= 0).all())
+
+
+def _yes_or_no_right(true: Tensor, found: Tensor, matching: Tensor) -> float | None:
+    """Share of zeros and ones found; None of other numbers, which are neither right nor wrong."""
+    if not bool(((true == 0) | (true == 1)).all()) or true.numel() // len(true) != found.numel() // max(len(found), 1):
+        return None
+    paired = found.reshape(len(found), -1)[matching.clamp_min(0)].to(true)
+    right = ((paired > 0.5) == (true.reshape(len(true), -1) > 0.5)).double().mean(1)
+    return (right * (matching >= 0)).mean().item()
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

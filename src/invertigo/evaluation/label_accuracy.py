@@ -42,8 +42,8 @@ def count_accuracy(truth: Tensor, rebuilt: Tensor) -> float:
     The denominator is the longer of the two lists, so labels that were made up cost as much as labels missed.
     """
     true, found = _classes(truth), _classes(rebuilt)
-    classes = int(max([*true.tolist(), *found.tolist(), 0])) + 1
-    shared = torch.minimum(torch.bincount(true, minlength=classes), torch.bincount(found, minlength=classes))
+    values = torch.cat([true, found]).unique()  # negative where a loss ignores them
+    shared = torch.minimum(*((labels[:, None] == values).sum(0) for labels in (true, found)))
     return shared.sum().item() / max(len(true), len(found), 1)
 
 

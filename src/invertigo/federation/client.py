@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from invertigo.federation.calling import copied
 from invertigo.federation.defended import DefendedRound
+from invertigo.federation.descent import SETTINGS, check_groups, shaped
 from invertigo.federation.functional import batchnorm_statistics
 from invertigo.types import (
     Batch,
@@ -19,9 +21,11 @@ from invertigo.types import (
     InvalidValueError,
     LocalTraining,
     MismatchError,
+    ParameterGroup,
     Task,
     Update,
     buffers_of,
+    duplicate,
     trainable,
 )
 
@@ -87,15 +91,15 @@ def train(
         )
     batch = _follow(batch, next(iter(before.values())))
     _check_labels(batch, task, task.num_classes)
-    model = _copy(task.model)
+    model = duplicate(task.model)
     model.train(local.mode == "train")
     shield = None if defense is None else DefendedRound(defense, task, model, local, secret, number)
     with _random_state_restored(before, generator), batchnorm_statistics(model) as seen, torch.enable_grad():
         if local.sends == "gradient":
-            _take_gradient(task, model, batch, shield, 0)
+            _take_gradient(task, model, batch, local, before, shield, 0)
             statistics, tensors = _detached(seen), _gradients(model)
         else:
-            statistics = _descend(task, model, batch, local, seen, shield)
+            statistics = _descend(task, model, batch, local, before, seen, shield)
             tensors = {name: after - before[name] for name, after in trainable(model).items()}
         tensors, trace = (tensors, None) if shield is None else shield.update(tensors)
     buffers = buffers_of(model) if local.shares_buffers else None
@@ -107,28 +111,63 @@ def _descend(
     model: nn.Module,
     batch: Batch,
     local: LocalTraining,
+    before: Mapping[str, Tensor],
     seen: Mapping[str, tuple[Tensor, Tensor]],
     shield: DefendedRound | None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=local.learning_rate, momentum=local.momentum)
+    steps = local.steps(len(batch))
+    check_groups(local, before, len(steps))
+    optimizer = _optimizer(model, local)
     first: dict[str, tuple[Tensor, Tensor]] = {}
-    for number, part in enumerate(local.steps(len(batch))):
+    for number, part in enumerate(steps):
         optimizer.zero_grad()
-        _take_gradient(task, model, batch.select(part), shield, number)
+        _take_gradient(task, model, batch.select(part), local, before, shield, number)
         first = _detached(seen) if number == 0 else first
+        for group in optimizer.param_groups:
+            group["lr"] = group["rates"][number] if group["rates"] else group["lr"]
         optimizer.step()
     return first
 
 
-def _take_gradient(task: Task, model: nn.Module, batch: Batch, shield: DefendedRound | None, number: int) -> None:
+def _optimizer(model: nn.Module, local: LocalTraining) -> torch.optim.Optimizer:
+    """PyTorch's own, with a group for each of the recipe's and one for the rest; `rates` is the group's schedule."""
+    mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    grouped = {name for group in local.groups for name in group.names}
+    rest = ParameterGroup(names=tuple(name for name in mine if name not in grouped))
+    groups = []
+    for group in (*local.groups, rest):
+        found = {key: own if (own := getattr(group, key)) is not None else getattr(local, key) for key in SETTINGS}
+        rates = group.learning_rates if group.learning_rates is not None else local.learning_rates
+        if group.learning_rate is not None and group.learning_rates is None:
+            rates = ()
+        groups.append({"params": [mine[name] for name in group.names], "rates": rates, **_named(local, found)})
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[local.optimizer]
+    return kind([group for group in groups if group["params"]], lr=local.learning_rate)
+
+
+def _named(local: LocalTraining, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """PyTorch's names for them."""
+    wanted = ("momentum", "dampening", "nesterov") if local.optimizer == "sgd" else ("betas", "eps")
+    found = {key: settings[key] for key in (*wanted, "maximize", "weight_decay")}
+    return {"lr": settings["learning_rate"], **found}
+
+
+def _take_gradient(
+    task: Task,
+    model: nn.Module,
+    batch: Batch,
+    local: LocalTraining,
+    before: Mapping[str, Tensor],
+    shield: DefendedRound | None,
+    number: int,
+) -> None:
     """Leave the gradient that this step goes along in the model's parameters."""
     if shield is None:
-        _backward(task, model, batch)
+        _accumulate(task, model, batch, local, before)
         return
     used = shield.batch(batch, number)
-    honest = _aside(task, model, batch) if used is not batch else None
-    _backward(task, model, used)
+    honest = _aside(task, model, batch, local, before) if used is not batch else None
+    _accumulate(task, model, used, local, before)
     raw = _gradients(model)
     released = shield.gradient(raw, honest or raw, used, number)
     for name, parameter in model.named_parameters():
@@ -136,16 +175,32 @@ def _take_gradient(task: Task, model: nn.Module, batch: Batch, shield: DefendedR
             parameter.grad = released[name].detach().clone()
 
 
-def _aside(task: Task, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def _accumulate(task: Task, model: nn.Module, batch: Batch, local: LocalTraining, before: Mapping[str, Tensor]) -> None:
+    """The recipe's gradient of a batch: over its micro-batches, with its penalties, clipped as it says."""
+    if local.sends == "difference" or local.plain:
+        _backward(task, model, batch)
+    else:
+        for part, weight in local.parts(len(batch)):
+            _backward(task, model, batch.select(part), weight)
+    slopes, values = _gradients(model), trainable(model)
+    if not (local.l2 or local.proximal or local.clip_norm or local.clip_value):
+        return
+    for name, slope in shaped(local, slopes, values, before).items():
+        model.get_parameter(name).grad = slope
+
+
+def _aside(
+    task: Task, model: nn.Module, batch: Batch, local: LocalTraining, before: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The gradient of another batch at the same parameters, leaving the model and the random state alone."""
-    copied = _copy(model)
+    copied = duplicate(model)
     with torch.random.fork_rng(_cuda_devices(model.parameters())):
-        _backward(task, copied, batch)
+        _accumulate(task, copied, batch, local, before)
     return _gradients(copied)
 
 
-def _backward(task: Task, model: nn.Module, batch: Batch) -> None:
-    def call(*inputs: Tensor, **named: Tensor) -> Tensor:
+def _backward(task: Task, model: nn.Module, batch: Batch, weight: float = 1.0) -> None:
+    def call(*inputs: Any, **named: Any) -> Any:
         output = _forward(model, batch, inputs, named)
         if task.num_classes is None and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
             _check_labels(batch, task, output.shape[1])
@@ -162,13 +217,13 @@ def _backward(task: Task, model: nn.Module, batch: Batch) -> None:
             "The loss does not depend on any trainable parameter, so the update would be empty. "
             "Check that the loss is computed from the model's output and that nothing detaches it."
         )
-    loss.backward()
+    (loss if weight == 1.0 else weight * loss).backward()
 
 
-def _forward(model: nn.Module, batch: Batch, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
+def _forward(model: nn.Module, batch: Batch, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     shapes = {name: tuple(tensor.shape) for name, tensor in batch.fields.items()}
     try:
-        return model(*inputs, **named)
+        return model(*map(copied, inputs), **{name: copied(value) for name, value in named.items()})
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -191,21 +246,11 @@ def _check_labels(batch: Batch, task: Task, classes: int | None) -> None:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         return
     outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
+    if any(not replace(task, num_classes=classes).ignores(int(label)) for label in outside.unique()):
         raise InvalidValueError(
             f"Label {outside[0].item()} is outside the model's {classes} classes (0..{classes - 1}). "
             "Number the classes from 0, or give the model as many outputs as there are classes."
         )
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise InvalidValueError(
-            f"The model cannot be copied ({error}). A module keeps a computed tensor as an attribute; detach it, or "
-            "register it as a buffer, so that training can run on a copy and leave your model alone."
-        ) from error
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:

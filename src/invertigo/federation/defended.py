@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from invertigo.federation.descent import Descent
 from invertigo.federation.functional import simulating
 from invertigo.types import (
     Batch,
@@ -48,7 +49,9 @@ class DefendedRound:
         self._secret = secret or fresh_generator(next(model.parameters()).device)
         self._facts: dict[str, float] = {}
         self._raw: dict[str, Tensor] = {}
-        self._momentum: dict[str, Tensor] = {}
+        self._descent: Descent | None = None
+        self._start: dict[str, Tensor] = {}
+        self._along: dict[str, Tensor] = {}
         self._last: Step | None = None
 
     def batch(self, batch: Batch, step: int) -> Batch:
@@ -93,10 +96,11 @@ class DefendedRound:
         if self.local.sends == "gradient":
             self._raw = {name: tensor.clone() for name, tensor in honest.items()}
             return
-        for name, slope in honest.items():
-            velocity = slope + self.local.momentum * self._momentum[name] if name in self._momentum else slope
-            self._momentum[name] = velocity
-            self._raw[name] = self._raw.get(name, torch.zeros_like(slope)) - self.local.learning_rate * velocity
+        if self._descent is None:
+            self._descent, self._start = Descent(self.local), dict(trainable(self.model))
+            self._along = dict(self._start)
+        self._along = self._descent.step(self._along, honest)
+        self._raw = {name: self._along[name] - self._start[name] for name in honest}
 
 
 def fresh_generator(device: torch.device) -> torch.Generator:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from invertigo.federation.calling import calling, eager, plain_attributes_kept
+from invertigo.federation.descent import Descent, check_groups, shaped
+from invertigo.federation.randomness import SEED, Averaged, RandomState, cuda_devices, reseed, seeded
 from invertigo.types import LocalTraining, Task
 
 Fields = Mapping[str, Tensor]
@@ -35,6 +38,8 @@ def functional_update(
     *,
     transformable: bool = True,
     statistics: bool = False,
+    randomness: Sequence[RandomState] = (),
+    seed: int = SEED,
 ) -> Callable[[Fields], Simulation]:
     r"""The update as a differentiable function $g$ of the batch: $\nabla_\theta L(\theta; x)$ or $\theta_T - \theta_0$.
 
@@ -45,37 +50,71 @@ def functional_update(
         transformable: use `torch.func.grad`, which `torch.func.vmap` and `torch.compile` accept. False builds the
             same values with `torch.autograd.grad`, which costs less for one large network.
         statistics: also return each BatchNorm layer's input mean and biased variance (channel,).
+        randomness: state of the global generators before each forward pass in turn; without it, every update is
+            computed from `seed`, so that the function is one function.
 
     Returns: a function of the batch's named tensors. Call it inside `simulating(task.model, local.mode)`.
     """
     steps = local.steps(num_examples)
+    check_groups(local, parameters, len(steps))
+    drawn, devices = iter(randomness), cuda_devices(parameters.values())
     if not transformable:
         parameters = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
 
     def loss(values: Fields, fields: Fields) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        def call(*inputs: Tensor, **named: Tensor) -> Tensor:
-            return functional_call(task.model, {**buffers, **values}, inputs, named)
-
+        call = Call(calling(task.model, buffers, values), values, drawn)
         if not statistics:
             return task.evaluate(call, fields), {}
         with batchnorm_statistics(task.model) as seen:
             value = task.evaluate(call, fields)
         return value, dict(seen)
 
-    gradient = _transformed(loss) if transformable else _taped(loss)
+    one = _transformed(loss) if transformable else _taped(loss)
+
+    def gradient(values: Fields, fields: Fields) -> tuple[dict[str, Tensor], dict]:
+        if local.plain or local.sends == "difference":
+            return one(values, fields)
+        total, first = {}, {}
+        for number, (part, weight) in enumerate(local.parts(num_examples)):
+            slopes, seen = one(values, _select(fields, part))
+            first = first if number else seen
+            total = {k: weight * g + total[k] if number else weight * g for k, g in slopes.items()}
+        return total, first
 
     def simulate(fields: Fields) -> Simulation:
+        nonlocal drawn
+        drawn = iter(randomness)
+        reseed(devices, seed)
+        fields = {**task.known, **fields}
         if local.sends == "gradient":
-            return Simulation(*gradient(parameters, fields))
-        values, momentum, first = dict(parameters), {}, {}
+            slopes, first = gradient(parameters, fields)
+            return Simulation(shaped(local, slopes, parameters, parameters), first)
+        values, descent, first = dict(parameters), Descent(local), {}
         for number, part in enumerate(steps):
-            step, seen = gradient(values, {name: tensor[part] for name, tensor in fields.items()})
-            first = seen if number == 0 else first
-            momentum = {k: g + local.momentum * momentum[k] if number else g for k, g in step.items()}
-            values = {k: v - local.learning_rate * momentum[k] for k, v in values.items()}
+            slopes, seen = gradient(values, _select(fields, part))
+            first = first if number else seen
+            values = descent.step(values, shaped(local, slopes, values, parameters))
         return Simulation({k: values[k] - parameters[k] for k in values}, first)
 
     return simulate
+
+
+class Call:
+    """Stands for the model in a step: runs it with the parameters that are being tried, which are `parameters`."""
+
+    def __init__(self, run: Callable[..., Any], parameters: Fields, randomness: Iterator[RandomState]) -> None:
+        self.parameters, self._run, self._randomness = parameters, run, randomness
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """What the model returns for these inputs."""
+        state = next(self._randomness, None)
+        if state is not None:
+            state.restore()
+        return self._run(*inputs, **named)
+
+
+def _select(fields: Fields, part: slice) -> dict[str, Tensor]:
+    return {name: tensor[part] for name, tensor in fields.items()}
 
 
 def _transformed(loss: Callable) -> Callable:
@@ -92,23 +131,30 @@ def _taped(loss: Callable) -> Callable:
 
 
 @contextmanager
-def simulating(model: nn.Module, mode: str) -> Iterator[None]:
+def simulating(model: nn.Module, mode: str, *, drawing: bool = False) -> Iterator[None]:
     """Put `model` into the client's mode for simulation, and restore every module's own state afterwards.
 
     Inside, BatchNorm in training mode normalises with the batch's statistics but does not update its buffers,
-    dropout is off, and attention uses the differentiable kernel (the fused ones have no second derivative).
+    dropout is off wherever it is called from, other draws start from one fixed seed, and attention uses the
+    differentiable kernel (the fused ones have no second derivative). With `drawing`, dropout is drawn as the client
+    draws it; the global generators are put back afterwards either way.
     """
     modes = {module: module.training for module in model.modules()}
     tracking = {m: m.track_running_stats for m in model.modules() if isinstance(m, _BatchNorm)}
     try:
         model.train(mode == "train")
         for module in modes:
-            if isinstance(module, _DropoutNd):
+            if isinstance(module, _DropoutNd) and not drawing:
                 module.training = False
         for module in tracking:
             # In training mode PyTorch then normalises by the batch and leaves the running statistics alone.
             module.track_running_stats = tracking[module] and mode != "train"
-        with sdpa_kernel(SDPBackend.MATH):
+        with ExitStack() as stack:
+            for context in (eager(model), plain_attributes_kept(model), seeded(model.parameters())):
+                stack.enter_context(context)
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if not drawing:
+                stack.enter_context(Averaged())
             yield
     finally:
         for module, training in modes.items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from invertigo.federation.recorder import Pass
+from invertigo.federation.passes import Pass
 from invertigo.models import GraphNetwork, refuse_geometric
 from invertigo.types import Domain, InvalidValueError
 

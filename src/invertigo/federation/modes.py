@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from invertigo.federation.dry_run import differs_in_dry_run
 from invertigo.types import LocalTraining, Task, ThreatLevel
 
 
@@ -13,14 +14,20 @@ def sensitive_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that compute differently in training and in inference mode, by name.
 
     Norms that keep running statistics, and whatever drops values with a positive probability. Dropout called as
-    a function (`F.dropout`) inside a `forward` leaves no trace in the modules and is not seen.
+    a function (`F.dropout`) inside a `forward` leaves no trace in the modules; `mode_matters` of a task sees it.
     """
     return {name: module for name, module in model.named_modules() if _keeps_statistics(module) or _drops(module)}
 
 
-def mode_matters(model: nn.Module) -> bool:
-    """Some layer computes differently in training and in inference mode (BatchNorm, dropout)."""
-    return bool(sensitive_layers(model))
+def mode_matters(subject: nn.Module | Task) -> bool:
+    """Something computes differently in training and in inference mode: BatchNorm, dropout.
+
+    Of a task, what only its `forward` shows (`F.dropout(x, training=self.training)`) is seen too, by a dry run.
+    """
+    model = subject.model if isinstance(subject, Task) else subject
+    if sensitive_layers(model) or not isinstance(subject, Task):
+        return bool(sensitive_layers(model))
+    return differs_in_dry_run(subject)
 
 
 def shares_statistics(model: nn.Module) -> bool:
@@ -34,7 +41,7 @@ def native_level(task: Task, local: LocalTraining) -> ThreatLevel:
     `INFERENCE_MODE` when the client computes in inference mode and that changes something, or when it sends
     buffers that hold statistics of its batch; else `UPDATE`.
     """
-    if local.mode == "eval" and mode_matters(task.model):
+    if local.mode == "eval" and mode_matters(task):
         return ThreatLevel.INFERENCE_MODE
     if local.shares_buffers and shares_statistics(task.model):
         return ThreatLevel.INFERENCE_MODE

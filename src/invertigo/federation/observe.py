@@ -11,6 +11,7 @@ import torch
 from invertigo.federation.aggregate import aggregate
 from invertigo.federation.client import train
 from invertigo.federation.modes import native_level
+from invertigo.federation.penalty import penalty_removed
 from invertigo.federation.server import send
 from invertigo.types import (
     Batch,
@@ -137,6 +138,7 @@ def observe_round(
     sent = tasks[0]
     parameters, buffers = trainable(sent.model), buffers_of(sent.model)
     seen = Observation(sent, parameters, buffers, updates[0], _as_one(local, len(crowd)), knowledge, repeated)
+    seen = seen if defense is not None else penalty_removed(seen)
     return Round(seen, tuple(r[0].trace for r in rounds if r[0].trace is not None))
 
 

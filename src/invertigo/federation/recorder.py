@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
+from invertigo.federation.clipping import Change, change_of
 from invertigo.federation.functional import batchnorm_statistics
 from invertigo.federation.modes import sensitive_layers
-from invertigo.types import InvalidValueError
+from invertigo.federation.passes import Pass, Term, read_call
+from invertigo.federation.randomness import RandomState
+from invertigo.types import InvalidValueError, bare
 
 _LOSSES = frozenset(
     {
@@ -28,26 +31,28 @@ _LOSSES = frozenset(
         F.smooth_l1_loss,
         F.huber_loss,
         F.multi_margin_loss,
+        F.multilabel_margin_loss,
         F.multilabel_soft_margin_loss,
+        F.soft_margin_loss,
         F.kl_div,
         F.poisson_nll_loss,
     }
 )
 
 
-@dataclass
-class Pass:
-    """One forward pass of the model in training: its input, the target its loss read, and its output's width.
+@dataclass(frozen=True)
+class Stepped:
+    """One optimizer step: its settings by group, and how the gradients were changed between backward and step.
 
-    `others` are further tensors that the model read, in the order of its arguments.
+    Of the first and the last step also the parameters before it (`values`), the gradients as the backward passes had
+    left them (`raw`), and those that the optimizer `used`.
     """
 
-    inputs: Tensor
-    mode: str | None
-    step: int
-    others: tuple[Tensor, ...] = ()
-    target: Tensor | None = None
-    width: int | None = None
+    settings: dict[str, list[Any]]
+    change: Change
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    raw: Mapping[str, Tensor] = field(default_factory=dict)
+    used: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,36 +62,49 @@ class Recorder:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     passes: list[Pass] = field(default_factory=list)
-    settings: list[dict[str, Any]] = field(default_factory=list)
+    stepped: list[Stepped] = field(default_factory=list)
     parameters: dict[str, Tensor] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
-    gradients: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    left: dict[str, Tensor] = field(default_factory=dict)
+    """The gradients as the latest backward pass left them."""
     warm: bool = False
     empty: bool = False
+    calls: int = 0
+    running: bool = False
 
     @property
     def steps(self) -> int:
         """Optimizer steps taken so far."""
-        return len(self.settings)
+        return len(self.stepped)
+
+    @property
+    def gradients(self) -> Mapping[str, Tensor]:
+        """What the optimizer used in its first step."""
+        return self.stepped[0].used
 
     def before_forward(self, _model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Forward pre-hook of the model: passes without gradients (evaluation) are not training and are ignored."""
-        read = [a.detach().clone() for a in self._in_order(args, kwargs) if isinstance(a, Tensor)]
-        if not read or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            return
+        tensors, left, right = read_call(self.model, args, kwargs)
+        if not tensors:
             return
         if not self.passes:
             self._snapshot()
-        self.passes.append(Pass(read[0], self._mode(), self.steps, tuple(read[1:])))
+        state, kind = RandomState.now(self.model.parameters()), next(iter(tensors.values())).device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        self.passes.append(Pass(tensors, left, right, self._mode(), self.steps, state, precision))
+        self.running = True
 
     def after_forward(self, seen: Mapping[str, tuple[Tensor, Tensor]], output: Any) -> None:
-        """Forward hook of the model: keep the first pass's batch statistics and the output's width."""
+        """Forward hook of the model: keep the first pass's batch statistics and what tells its outputs apart."""
+        self.running = False
         if not self.passes or not torch.is_grad_enabled():
             return
         if len(self.passes) == 1:
             self.statistics = {k: (m.detach().clone(), v.detach().clone()) for k, (m, v) in seen.items()}
-        if isinstance(output, Tensor) and output.ndim in (2, 3):
-            self.passes[-1].width = output.shape[-1]
+        self.passes[-1].returned(output)
 
     def saw_target(self, target: Any) -> None:
         """The loss was called with `target`: it belongs to the latest forward pass that has none of that size yet."""
@@ -98,33 +116,72 @@ class Recorder:
         if last.target is None and target.shape[0] in sizes:
             last.target = target.detach().clone()
 
-    def before_step(self, *_: Any) -> None:
-        """Step pre-hook of the optimizer: the gradients it is about to use, after any clipping or unscaling."""
+    def saw_loss(self, function: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """One of PyTorch's losses was called: on an output of the latest pass that it was called on, if on any."""
+        given = {**dict(zip(("input", "target"), args)), **kwargs}
+        target = given.get("target")
+        self.saw_target(target)
+        if not torch.is_grad_enabled() or not isinstance(target, Tensor):
+            return
+        for read in reversed(self.passes):
+            place = read.place(given.get("input"))
+            if place is not None:
+                rest = {k: _kept(v) for k, v in kwargs.items() if k not in ("input", "target")}
+                term = Term(function, place, target.detach().clone(), tuple(map(_kept, args[2:])), rest)
+                read.terms.append(term)
+                return
+
+    def saw_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Any function of PyTorch was called after a forward pass."""
+        if self.passes and not self.running and self.passes[-1].step == self.steps and torch.is_grad_enabled():
+            for leaf in pytree.tree_leaves((args, kwargs)):
+                self.passes[-1].offer(leaf)
+
+    def saw_backward(self, name: str, parameter: Tensor) -> None:
+        """A backward pass has added to a parameter's gradient."""
+        if self.passes and parameter.grad is not None:
+            self.left[name] = parameter.grad.detach().clone()
+
+    def before_step(self, _optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Step pre-hook of the optimizer: the gradients it is about to use, or a closure that will make them."""
+        self.calls += 1
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._step()
+            return None
+
+        def watched() -> Any:
+            with torch.enable_grad():
+                loss = closure()
+            self._step()
+            return loss
+
+        return (args[:1], {**kwargs, "closure": watched})
+
+    def _step(self) -> None:
         if not self.passes:
             return
-        own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad and id(p) in own]
+        named = self._trained()
         if self.steps == 0:
-            scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler for fused optimizers
-            grads = {n: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for n, p in named}
-            self.gradients = grads if scale is None else {n: g / scale for n, g in grads.items()}
-            self.empty = all(p.grad is None for _, p in named)
-            self.warm = any("momentum_buffer" in state for state in self.optimizer.state.values())
-        self.settings.append({k: [g.get(k) for g in self.optimizer.param_groups] for k in _SETTINGS})
+            self.empty = all(p.grad is None for p in named.values())
+            self.warm = any(v is not None for state in self.optimizer.state.values() for v in state.values())
+        scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler for fused optimizers
+        used = {n: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for n, p in named.items()}
+        used = used if scale is None else {n: g / scale for n, g in used.items()}
+        raw = {n: self.left.get(n, torch.zeros_like(g)) for n, g in used.items()}
+        settings = {k: [g.get(k) for g in self.optimizer.param_groups] for k in _SETTINGS}
+        values = {n: p.detach().clone() for n, p in named.items()}
+        if self.steps > 1:
+            self.stepped[-1] = Stepped(self.stepped[-1].settings, self.stepped[-1].change)
+        self.stepped.append(Stepped(settings, change_of(raw, used), values, raw, used))
+        self.left = {}
 
-    def _in_order(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        if not kwargs:
-            return args
-        try:
-            return tuple(inspect.signature(self.model.forward).bind(*args, **kwargs).arguments.values())
-        except (TypeError, ValueError):
-            return (*args, *kwargs.values())
+    def _trained(self) -> dict[str, nn.Parameter]:
+        own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad and id(p) in own}
 
     def _snapshot(self) -> None:
-        own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        for name, p in self.model.named_parameters():
-            if p.requires_grad and id(p) in own:
-                self.parameters[name] = p.detach().clone()
+        self.parameters = {name: p.detach().clone() for name, p in self._trained().items()}
         self.buffers = {name: b.detach().clone() for name, b in self.model.named_buffers()}
 
     def _mode(self) -> str | None:
@@ -133,40 +190,61 @@ class Recorder:
         return None if len(modes) > 1 else ("train" if modes.pop() else "eval")
 
 
-_SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+_SETTINGS = (
+    "lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", "betas", "eps", "amsgrad",
+    "decoupled_weight_decay", "params",
+)  # fmt: skip
+
+
+def _kept(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 class _TargetMode(TorchFunctionMode):
     """Sees calls of PyTorch's loss functions, whoever makes them, and passes them on unchanged."""
 
-    def __init__(self, recorder: Recorder, loss: Callable) -> None:
+    def __init__(self, recorder: Recorder, loss: Callable | None) -> None:
         super().__init__()
-        self.recorder, self.losses = recorder, _LOSSES | {loss}
+        self.recorder, self.loss = recorder, loss
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func in self.losses:
+        if func in _LOSSES:
+            self.recorder.saw_loss(func, args, kwargs)
+        elif func is self.loss:
             self.recorder.saw_target(args[1] if len(args) > 1 else kwargs.get("target"))
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if not getattr(func, "__name__", "").startswith("__get"):  # attributes such as `shape`
+            self.recorder.saw_call(args, kwargs)
+        return result
 
 
 @contextmanager
-def recording(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable) -> Iterator[Recorder]:
+def recording(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable | None) -> Iterator[Recorder]:
     """Install the hooks for the duration of the block; they read and never write, and are always removed."""
-    recorder = Recorder(model, optimizer)
+    # Opacus' optimizer holds the one that steps, and its hooks see what is really applied.
+    optimizer = getattr(optimizer, "original_optimizer", optimizer)
+    recorder = Recorder(bare(model), optimizer)
     with ExitStack() as stack:
-        seen = stack.enter_context(batchnorm_statistics(model))
-        handles = [
+        seen = stack.enter_context(batchnorm_statistics(recorder.model))
+        handles: list[Any] = [
             model.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
             model.register_forward_hook(lambda _m, _a, output: recorder.after_forward(seen, output)),
             optimizer.register_step_pre_hook(recorder.before_step),
         ]
+        for name, parameter in recorder.model.named_parameters():
+            if parameter.requires_grad:
+                handles.append(parameter.register_post_accumulate_grad_hook(_noting(recorder, name)))
         if isinstance(loss_fn, nn.Module):
             handles.append(loss_fn.register_forward_pre_hook(_target_of_module(recorder), with_kwargs=True))
         for handle in handles:
             stack.callback(handle.remove)
         stack.enter_context(_TargetMode(recorder, loss_fn))
         yield recorder
+
+
+def _noting(recorder: Recorder, name: str) -> Callable[[Tensor], None]:
+    return lambda parameter: recorder.saw_backward(name, parameter)
 
 
 def _target_of_module(recorder: Recorder) -> Callable[..., None]:
@@ -183,11 +261,16 @@ def check_recorded(recorder: Recorder) -> None:
             "No forward pass of the watched model with gradients happened inside the `watch` block. Watch the very "
             "module that the training step calls (not a copy or a wrapper of it), and run the step inside the block."
         )
-    if not recorder.settings:
+    if recorder.steps > recorder.calls:
+        raise InvalidValueError(
+            f"{type(recorder.optimizer).__name__} computes the gradient several times in one step, so there is no "
+            "single gradient to watch. Watch a step of SGD or Adam."
+        )
+    if not recorder.stepped:
         raise InvalidValueError(
             "No optimizer step happened inside the `watch` block after a forward pass. Watch the optimizer that the "
             "step uses, and put `optimizer.step()` inside the block. A GradScaler skips the step when "
-            "gradients overflow; an optimizer that computes them in a closure, as L-BFGS does, cannot be watched."
+            "gradients overflow."
         )
     if recorder.empty:
         raise InvalidValueError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 
-from invertigo.types import MismatchError, Plant, Task, check_fits
+from invertigo.types import MismatchError, Plant, Task, check_fits, duplicate
 
 
 def send(task: Task, plant: Plant, client: int = 0) -> Task:
@@ -16,7 +15,7 @@ def send(task: Task, plant: Plant, client: int = 0) -> Task:
     Raises: MismatchError when the plant names tensors that the model does not have, or of another shape: a client
         loads parameters into its own architecture, so nothing else can be changed.
     """
-    model = copy.deepcopy(task.model)
+    model = duplicate(task.model)
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     planted = plant.for_client(client)
     check_fits(planted, {name: own[name] for name in planted if name in own}, f"plant of '{plant.attack}'")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, RequirementError
 
@@ -81,7 +81,7 @@ def _positions(observation: Observation) -> dict[str, int]:
     grey = torch.zeros(1, *task.domain.example_shapes()[task.domain.inputs], dtype=like.dtype, device=like.device)
     try:
         with simulating(model, "eval"), torch.no_grad():
-            functional_call(model, {**observation.buffers, **observation.parameters}, (grey,))
+            calling(model, observation.buffers, observation.parameters)(grey)
     finally:
         for handle in handles:
             handle.remove()

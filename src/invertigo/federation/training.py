@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from invertigo.types import (
     LocalTraining,
     Task,
     Update,
+    duplicate,
 )
 
 AT_ONCE = 256
@@ -87,7 +87,7 @@ def simulate_training(
     """
     if rounds < 1 or batch_size < 1:
         raise InvalidValueError(f"rounds={rounds} and batch_size={batch_size} must both be at least 1.")
-    task = replace(task, model=copy.deepcopy(task.model))
+    task = replace(task, model=duplicate(task.model))
     labels = data[task.domain.target]
     if labels.ndim != 1 or labels.is_floating_point():
         raise ConfigurationError(

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from invertigo.domains import Graphs, Images
-from invertigo.federation.graph_passes import check_graphs, check_watchable, placed_targets
+from invertigo.domains import Graphs
+from invertigo.federation.graph_passes import check_graphs, check_watchable
 from invertigo.federation.modes import native_level
-from invertigo.federation.recorder import Pass, Recorder, check_recorded, recording
-from invertigo.models import graph_step
+from invertigo.federation.penalty import penalty_removed
+from invertigo.federation.randomness import RandomState
+from invertigo.federation.reading import Recorded, read
+from invertigo.federation.recorder import Recorder, check_recorded, recording
 from invertigo.types import (
     Batch,
     Domain,
@@ -24,7 +24,7 @@ from invertigo.types import (
     Knowledge,
     LocalTraining,
     Observation,
-    RequirementError,
+    StepLoss,
     Task,
     ThreatLevel,
     Update,
@@ -34,9 +34,18 @@ from invertigo.types import (
 class Tape:
     """What happened inside a `watch` block; empty until the block has ended."""
 
-    def __init__(self, loss_fn: Callable[[Tensor, Tensor], Tensor], domain: Domain | None) -> None:
-        self._loss, self._domain = loss_fn, domain
+    def __init__(self) -> None:
+        self._recorder: Recorder | None = None
         self._recorded: Recorded | None = None
+
+    def note(self, **fields: Tensor) -> None:
+        """Record tensors with a row an example that the loss reads, for the latest forward pass; call it in the block.
+
+        Raises: InvalidValueError outside the block or before a forward pass.
+        """
+        if self._recorder is None or not self._recorder.passes or self._recorded is not None:
+            raise InvalidValueError("Note what the loss reads inside the `watch` block, after the forward pass.")
+        self._recorder.passes[-1].notes |= {name: tensor.detach().clone() for name, tensor in fields.items()}
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
@@ -63,46 +72,35 @@ class Tape:
         """The gradient that the optimizer used, after any clipping; the parameter difference after several steps."""
         return self._done.update
 
-    @cached_property
+    @property
     def task(self) -> Task:
         """The model as it was before the first step (a copy, which further training leaves alone), loss and domain."""
-        recorder, domain = self._done.recorder, self.domain
-        model = copy.deepcopy(recorder.model)
-        with torch.no_grad():
-            state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-            for name, value in {**recorder.parameters, **recorder.buffers}.items():
-                state[name].copy_(value)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in recorder.parameters)
-        step = graph_step(self._loss) if isinstance(domain, Graphs) else None
-        return Task(model, self._loss, domain, self._done.num_classes, step)
+        return self._done.task
 
     @property
     def domain(self) -> Domain:
         """The domain given to `watch`; without one, images of the shape and range that the model read."""
-        if self._domain is not None:
-            return self._domain
-        return self._inferred[0]
+        return self._done.task.domain
 
     @property
     def range_observed(self) -> bool:
         """The domain's range had to be read off the private inputs, so an attacker is told a little too much."""
-        return self._domain is None and self._inferred[1]
-
-    @cached_property
-    def _inferred(self) -> tuple[Images, bool]:
-        return Images.infer(self._done.inputs)
+        return self._done.range_observed
 
     @property
     def batch(self) -> Batch:
-        """The private examples as the model read them; without targets when the loss could not be watched."""
-        done, domain = self._done, self.domain
-        fields = {domain.inputs: done.inputs}
-        if isinstance(domain, Graphs):
-            fields |= dict(zip(domain.reads, (done.inputs, *done.others), strict=True))
-        if done.targets is not None:
-            fields[domain.target] = done.targets
-        return Batch(fields)
+        """The private examples as the model read them, and what else the step read of them."""
+        return self._done.batch
+
+    @property
+    def randomness(self) -> tuple[RandomState, ...]:
+        """The state of the random generators before each forward pass, with which `replay` repeats dropout."""
+        return self._done.randomness
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Fields of the batch beside the private ones, which whoever attacks is taken to know."""
+        return self._done.assumed
 
     def observation(
         self,
@@ -119,21 +117,21 @@ class Tape:
         `observe(tape.task, tape.batch, tape.local, level=...)`, which repeats the step.
         """
         done = self._done
-        local = LocalTraining(**{**vars(done.local), "shares_buffers": shares_buffers})
+        local = replace(done.local, shares_buffers=shares_buffers)
         native = native_level(self.task, local)
         level = native if level is None else ThreatLevel(level)
         _check_level(level, native, public)
         informed = level >= ThreatLevel.STATISTICS
         known = Knowledge(
             level=level,
-            num_examples=len(done.inputs),
-            labels=done.targets if informed else None,
+            num_examples=len(done.batch),
+            labels=done.batch.fields.get(self.domain.target) if informed else None,
             batch_statistics=(done.recorder.statistics or None) if informed else None,
             public=public if level >= ThreatLevel.AUXILIARY else None,
         )
         shared = self.buffers_after if shares_buffers else None
-        update = Update(done.update.tensors, done.update.kind, shared or None)
-        return Observation(self.task, self.parameters, self.buffers, update, local, known)
+        update = replace(done.update, buffers=shared or None)
+        return penalty_removed(Observation(self.task, self.parameters, self.buffers, update, local, known))
 
     @property
     def _done(self) -> Recorded:
@@ -142,146 +140,40 @@ class Tape:
         return self._recorded
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A finished recording, read as local training."""
-
-    recorder: Recorder
-    inputs: Tensor
-    others: tuple[Tensor, ...]
-    targets: Tensor | None
-    local: LocalTraining
-    update: Update
-    buffers_after: Mapping[str, Tensor]
-    num_classes: int | None
-
-
 @contextmanager
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    loss_fn: Callable[..., Tensor] | None = None,
     *,
     domain: Domain | None = None,
+    step: StepLoss | None = None,
+    sends: Literal["gradient", "difference"] | None = None,
 ) -> Iterator[Tape]:
     """Record the training step inside the block, through hooks only; its numbers come out bit for bit as without.
 
     One optimizer step (also after several accumulated backward passes) is recorded as the gradient that the
-    optimizer used. Several steps are recorded as the parameter difference, which only plain SGD allows.
-    Targets are seen when `loss_fn` is a module or when it ends in one of PyTorch's loss functions.
+    optimizer used; several steps, or one with `sends="difference"`, as the parameter difference after SGD, Adam or
+    AdamW. At the end the step is repeated from what was seen of it, and refused unless that gives the recorded
+    gradients to rounding: what an audit simulates is then what happened.
 
-    Raises: InvalidValueError at the end of a block in which no training step of this model and optimizer happened.
+    Args:
+        loss_fn: the loss, `loss_fn(output, target)`. Without one, the model returns it or PyTorch's own are called.
+        step: `step(call, fields) -> loss` for any other step; `call` stands for the model, `call.parameters` are its
+            parameters, `fields` holds what the model read and what `tape.note(...)` recorded.
+
+    Raises: InvalidValueError at the end of a block in which no training step of this model and optimizer happened;
+        RequirementError when the step cannot be repeated, with the line to write.
     """
     check_watchable(model, domain)
-    tape = Tape(loss_fn, domain)
+    tape = Tape()
     with recording(model, optimizer, loss_fn) as recorder:
+        tape._recorder = recorder
         yield tape
     check_recorded(recorder)
     if isinstance(domain, Graphs):
         check_graphs(recorder.passes)
-    tape._recorded = _read(recorder, whole=isinstance(domain, Graphs))
-
-
-def _read(recorder: Recorder, *, whole: bool) -> Recorded:
-    passes = [p for p in recorder.passes if p.step < recorder.steps]
-    trained_on = [p for p in passes if p.target is not None]
-    passes = trained_on or passes  # a pass whose output met no loss did not train the model
-    mode = _mode(passes)
-    buffers = {name: b.detach().clone() for name, b in recorder.model.named_buffers()}
-    if recorder.steps == 1:
-        local, kept = LocalTraining(mode=mode, learning_rate=_number(recorder, "lr")), passes
-        update = Update(recorder.gradients, "gradient")
-    else:
-        local, kept = _several_steps(recorder, passes, mode)
-        now = dict(recorder.model.named_parameters())
-        update = Update({k: now[k].detach() - v for k, v in recorder.parameters.items()}, "difference")
-    inputs = torch.cat([p.inputs for p in kept])
-    # What else models of images read need not be one row an example.
-    others = tuple(torch.cat(read) for read in zip(*(p.others for p in kept))) if whole else ()
-    found = [placed_targets(p) for p in kept]
-    targets = None if any(target is None for target in found) else torch.cat([t for t in found if t is not None])
-    return Recorded(recorder, inputs, others, targets, local, update, buffers, _classes(kept))
-
-
-def _several_steps(
-    recorder: Recorder, passes: list[Pass], mode: Literal["train", "eval"]
-) -> tuple[LocalTraining, list[Pass]]:
-    _check_plain_sgd(recorder)
-    if [p.step for p in passes] != list(range(recorder.steps)):
-        raise RequirementError(
-            f"{recorder.steps} optimizer steps were watched over {len(passes)} forward passes; several steps can be "
-            "read only when each has exactly one pass. Watch a single step instead."
-        )
-    period = _period(passes)
-    epoch = passes[:period]
-    sizes = [len(p.inputs) for p in epoch]
-    if any(size != sizes[0] for size in sizes[:-1]) or sizes[-1] > sizes[0]:
-        raise RequirementError(
-            f"The local steps read {sizes} examples; only the last one of an epoch may be smaller than the others. "
-            "Watch a single step instead."
-        )
-    local = LocalTraining(
-        mode=mode,
-        sends="difference",
-        learning_rate=_number(recorder, "lr"),
-        momentum=_number(recorder, "momentum"),
-        epochs=len(passes) // period,
-        batch_size=sizes[0],
-    )
-    return local, epoch
-
-
-def _period(passes: list[Pass]) -> int:
-    """Steps per epoch: the smallest number after which the same batches come again in the same order."""
-
-    def repeats(period: int) -> bool:
-        return all(
-            a.inputs.shape == b.inputs.shape and torch.equal(a.inputs, b.inputs)
-            for a, b in zip(passes, passes[period:])
-        )
-
-    return next(k for k in range(1, len(passes) + 1) if len(passes) % k == 0 and repeats(k))
-
-
-def _check_plain_sgd(recorder: Recorder) -> None:
-    name = type(recorder.optimizer).__name__
-    problems = {
-        f"the optimizer is {name}": not isinstance(recorder.optimizer, torch.optim.SGD),
-        "it began with momentum from earlier steps": recorder.warm,
-    }
-    for setting in ("weight_decay", "dampening", "nesterov", "maximize"):
-        problems[f"it uses {setting}"] = any(any(s[setting]) for s in recorder.settings)
-    for setting in ("lr", "momentum"):
-        values = {float(v or 0) for s in recorder.settings for v in s[setting]}
-        problems[f"its {setting} differs between steps or groups ({sorted(values)})"] = len(values) > 1
-    found = [problem for problem, holds in problems.items() if holds]
-    if found:
-        raise RequirementError(
-            f"{recorder.steps} optimizer steps were watched, but {'; '.join(found)}. The difference after "
-            "several steps is understood for plain SGD only (one learning rate, optional momentum from rest). "
-            "Watch one step: then the gradient is recorded, whatever the optimizer."
-        )
-
-
-def _mode(passes: list[Pass]) -> Literal["train", "eval"]:
-    modes = {p.mode for p in passes}
-    if len(modes) > 1 or None in modes:
-        raise RequirementError(
-            "Some BatchNorm or dropout layers ran in training mode and others in inference mode. An audit simulates "
-            "the client with model.train() or model.eval() throughout; put all of them into one mode."
-        )
-    return "train" if modes.pop() == "train" else "eval"
-
-
-def _number(recorder: Recorder, setting: str) -> float:
-    return float(recorder.settings[0][setting][0] or 0.0)
-
-
-def _classes(passes: list[Pass]) -> int | None:
-    first = passes[0]
-    if first.target is None or first.target.is_floating_point() or first.target.ndim != 1:
-        return None
-    return first.width
+    tape._recorded = read(recorder, loss_fn, domain, step, sends)
 
 
 def _check_level(level: ThreatLevel, native: ThreatLevel, public: Batch | None) -> None:

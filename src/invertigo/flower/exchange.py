@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from invertigo.types import (
     Task,
     Update,
     check_fits,
+    duplicate,
     trainable,
 )
 
@@ -75,7 +75,7 @@ class Exchange:
 
         Raises: MismatchError when the model is another than the exchange's.
         """
-        model = copy.deepcopy(task.model)
+        model = duplicate(task.model)
         check_fits(self.sent, model.state_dict(), "model that was sent")
         model.load_state_dict(dict(self.sent))
         names = trainable(model)

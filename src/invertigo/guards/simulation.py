@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invertigo.federation import aggregate, train_locally
-from invertigo.types import Batch, InvalidValueError, LocalTraining, Task, Update
+from invertigo.types import Batch, InvalidValueError, LocalTraining, Task, Update, duplicate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class Federation:
 
     def on(self, state: dict[str, Tensor]) -> Task:
         """The task with a copy of its model that holds `state`."""
-        model = copy.deepcopy(self.task.model)
+        model = duplicate(self.task.model)
         model.load_state_dict(state)
         return replace(self.task, model=model)
 

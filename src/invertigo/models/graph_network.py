@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invertigo.domains.graph_step import graph_step
 from invertigo.models.graph_layers import GraphAttention, GraphConvolution, mean_over_nodes
 from invertigo.models.layers import choose, one_of, positive
 from invertigo.types import Domain, Task
@@ -93,16 +94,3 @@ def graph_task(model: nn.Module, domain: Domain, num_classes: int, *, loss: str 
     """
     measure = choose("loss", loss, LOSSES)
     return Task(model, measure, domain, num_classes, graph_step(measure))
-
-
-def graph_step(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """`loss(model(features, adjacency, present), labels)`; answers and labels of nodes go in as one row a node."""
-
-    def step(call: Callable[..., Tensor], fields: Mapping[str, Tensor]) -> Tensor:
-        present = fields["present"].bool()
-        logits, labels = call(fields["features"], fields["adjacency"], present), fields["labels"]
-        if logits.ndim == 3:
-            logits, labels = logits[present], labels[present]
-        return loss(logits, labels)
-
-    return step

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invertigo.report.files import ensure_writable, load, load_all, read_records, save, write_json
+    from invertigo.report.files import begin, ensure_writable, load, load_all, read_records, save, write_json
     from invertigo.report.gate import Gate, Limit, check, parse_limit
     from invertigo.report.html import render_html, write_html
     from invertigo.report.terminal import render, to_text
@@ -15,6 +15,7 @@ _HOMES = {
     "Gate": "gate",
     "Limit": "gate",
     "check": "gate",
+    "begin": "files",
     "ensure_writable": "files",
     "load": "files",
     "load_all": "files",
@@ -30,6 +31,7 @@ _HOMES = {
 __all__ = [
     "Gate",
     "Limit",
+    "begin",
     "check",
     "ensure_writable",
     "load",

@@ -42,6 +42,8 @@ class Finding:
 
     limit: Limit
     value: float | None
+    certain: bool = True
+    """More attacks could only exceed it further: it bounds what was rebuilt from above."""
 
     @property
     def exceeded(self) -> bool:
@@ -60,15 +62,27 @@ class Gate:
 
     @property
     def status(self) -> Literal["within", "exceeded", "inconclusive"]:
-        """Doubt comes first: a number under a fatal flag proves nothing in either direction."""
+        """What was rebuilt was rebuilt, whatever else is in doubt; that nothing more can be, is what doubt forbids."""
+        beyond = [finding for finding in self.findings if finding.exceeded]
+        if any(finding.certain for finding in beyond):
+            return "exceeded"
         if self.doubts:
             return "inconclusive"
-        return "exceeded" if any(finding.exceeded for finding in self.findings) else "within"
+        return "exceeded" if beyond else "within"
 
     @property
     def exit_code(self) -> int:
         """0 within limits, 1 exceeded, 3 inconclusive."""
         return {"within": 0, "exceeded": 1, "inconclusive": 3}[self.status]
+
+
+PRECEDENCE = (1, 3, 0)
+"""Of several audits: one beyond its limit fails the build; else one that cannot tell keeps it from passing."""
+
+
+def exit_code_of(gates: Sequence[Gate]) -> int:
+    """The exit code of several audits together: 1 when any is exceeded, else 3 when any is inconclusive, else 0."""
+    return min((gate.exit_code for gate in gates), key=PRECEDENCE.index, default=3)
 
 
 def parse_limit(text: str, record: AuditRecord) -> Limit:
@@ -101,15 +115,21 @@ def parse_limit(text: str, record: AuditRecord) -> Limit:
     return Limit(quantity, aggregate or "worst", comparison, bound)
 
 
-def check(record: AuditRecord, limits: Sequence[str] = (), *, level: int | None = None) -> Gate:
+def check(
+    record: AuditRecord, limits: Sequence[str] = (), *, level: int | None = None, require_controls: bool = True
+) -> Gate:
     """Hold a result against its limits (default: `recovered > 0`); `level` ignores attacks on higher rungs.
 
     Each example counts with the strongest of all attacks on it, whichever attack that was.
+
+    Args:
+        require_controls: that no more can be rebuilt than was, is believed only when the controls passed that must
+            stand behind it, on rungs up to `level`.
     """
     parsed = [parse_limit(text, record) for text in (limits or ["recovered > 0"])]
     attacks = [attack for attack in record.ran if level is None or attack.level <= level]
-    findings = tuple(Finding(limit, measure(record, attacks, limit)) for limit in parsed)
-    return Gate(record.title, findings, tuple(_doubts(record, findings)))
+    findings = tuple(Finding(limit, measure(record, attacks, limit), _bounds_leaks(record, limit)) for limit in parsed)
+    return Gate(record.title, findings, tuple(_doubts(record, findings, level, require_controls)))
 
 
 def measure(record: AuditRecord, attacks: Sequence[AttackRecord], limit: Limit) -> float | None:
@@ -139,8 +159,17 @@ def _strongest_per_example(attacks: Sequence[AttackRecord], metric: MetricRecord
     return [math.nan if any(map(math.isnan, values)) else most(values) for values in zip(*scores)]
 
 
-def _doubts(record: AuditRecord, findings: Sequence[Finding]) -> list[str]:
+def _bounds_leaks(record: AuditRecord, limit: Limit) -> bool:
+    """The limit is exceeded by more being rebuilt, rather than by less."""
+    metric = next((metric for metric in record.metrics if metric.name == limit.quantity), None)
+    upwards = limit.quantity != "level" if metric is None else metric.privacy_loss
+    return limit.comparison in ((">", ">=") if upwards else ("<", "<="))
+
+
+def _doubts(record: AuditRecord, findings: Sequence[Finding], level: int | None, require_controls: bool) -> list[str]:
     doubts = [f"The audit is inconclusive: {record.verdict.headline}"] * (record.verdict.status == "inconclusive")
     doubts += [f"Fatal flag '{flag.code}': {flag.message}" for flag in record.flags if flag.severity == "fatal"]
+    if require_controls and record.verdict.status != "inconclusive":
+        doubts += [f"That no more can be rebuilt is not shown: {reason}." for reason in record.unproven(level)]
     doubts += [f"'{finding.limit}' was not measured." for finding in findings if finding.value is None]
     return doubts

@@ -16,7 +16,9 @@ from invertigo.report import curves
 from invertigo.report.files import together, write_aside
 from invertigo.report.numbers import duration, number, signed
 from invertigo.report.tables import Summary, cite, gain
-from invertigo.report.views import OUTCOMES, View, differences, view
+from invertigo.report.titles import notices, page_title, tally
+from invertigo.report.views import MAX_OPEN, OUTCOMES, View, beside, differences, view
+from invertigo.report.words import glossary, hinted
 
 if TYPE_CHECKING:
     from invertigo.auditing import Audit
@@ -55,17 +57,23 @@ def render_html(
     title: str | None = None,
 ) -> str:
     """The report as text; arguments as in `write_html`."""
-    views = [
-        view(one, anchor=f"audit-{i}", include_originals=include_originals, redact=redact)
-        for i, one in enumerate(together(audit), start=1)
-    ]
+    views = beside(
+        [
+            view(one, anchor=f"audit-{i}", include_originals=include_originals, redact=redact)
+            for i, one in enumerate(together(audit), start=1)
+        ]
+    )
     records = [one.record for one in views]
     return (
         environment()
         .get_template("report.html.j2")
         .render(
             views=views,
-            title=title or (records[0].title if len(records) == 1 else "Side by side"),
+            title=title or page_title(records),
+            tally=tally(records),
+            notices=list(notices(views)),
+            words=list({word.term: word for record in records for word in glossary(record)}.values()),
+            citations=list(dict.fromkeys(entry for record in records for entry in record.citations.values())),
             differences=differences(views),
             data=embedded(records),
             style=Markup(_STYLE.read_text(encoding="utf-8")),  # our own file, nothing of the user's
@@ -90,8 +98,10 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable] = {"number": number, "signed": signed, "duration": duration, "interval": interval}
-    environment.filters.update(filters)
-    environment.globals.update(outcomes=OUTCOMES, gain=_gain, cite=cite, box=(curves.WIDTH, curves.HEIGHT))
+    environment.filters.update(filters | {"hinted": hinted})
+    environment.globals.update(
+        outcomes=OUTCOMES, most_open=MAX_OPEN, gain=_gain, cite=cite, box=(curves.WIDTH, curves.HEIGHT)
+    )
     return environment
 
 

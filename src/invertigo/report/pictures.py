@@ -63,6 +63,11 @@ def exposed(audit: Audit, attack: AttackRecord, *, originals: bool, only: list[i
     }
 
 
+def strangers(audit: Audit) -> list[Picture]:
+    """The public examples that the audit kept of a line-up."""
+    return [_embed(png) for png in audit.domain.render(audit.strangers)] if audit.strangers else []
+
+
 def _differences(audit: Audit, attack: AttackRecord, fields: dict[str, Tensor]) -> list[bytes]:
     """How far truth and reconstruction differ, for a domain that draws differences."""
     import torch

@@ -5,33 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.report.answer import Answer, answer
 from invertigo.report.defense import defense_panel
 from invertigo.report.numbers import duration, number, signed
 from invertigo.report.tables import Row, attack_rows, baseline_rows, gain
 
 _COLOURS = {"leaks": "red", "resists": "cyan", "inconclusive": "yellow"}
 _SEVERITIES = {"fatal": ("fatal", "bold red"), "warning": ("caution", "yellow"), "info": ("note", "dim")}
-_MOST_ROWS = 5
+_MARKS = {"good": "✓", "bad": "✗", "open": "?", "none": "–"}
+_MOST_ROWS = 2
 
 
 def render(record: AuditRecord, console: Console) -> None:
-    """Print verdict, threat ladder, attacks beside baselines, and flags."""
+    """Print the answer, then threat ladder, attacks beside baselines, and flags."""
     colour = _COLOURS[record.verdict.status]
-    words = Text.assemble(
-        (record.verdict.headline, "bold"),
-        f"\n{record.verdict.detail}" if record.verdict.detail else "",
-        ("\nWhat would change this: ", "bold") if record.verdict.remedy else "",
-        record.verdict.remedy,
-    )
     title = Text(f" {record.verdict.status.upper()} · {record.title} ", style=f"bold {colour}")
-    console.print(Panel(words, title=title, title_align="left", border_style=colour, padding=(0, 1)))
+    panel = Panel(_first_screen(record, colour), title=title, title_align="left", border_style=colour, padding=(0, 1))
+    console.print(panel)
     console.print(_ladder(record))
     console.print(_attacks(record))
     for line in _defense(record):
@@ -43,6 +40,31 @@ def render(record: AuditRecord, console: Console) -> None:
         label, style = _SEVERITIES[flag.severity]
         console.print(Padding(Text.assemble((f"{label}  ", style), flag.message, " ", flag.remedy), (0, 1)))
     console.print(Padding(Text(f"seed {record.seed} · {duration(record.seconds)}", style="dim"), (0, 1)))
+
+
+def _first_screen(record: AuditRecord, colour: str) -> Group:
+    """What the page opens with: the verdict in words, and four short lists under it."""
+    found, table = answer(record), Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style=f"bold {colour}", no_wrap=True)
+    table.add_column()
+    for name, entries in _blocks(found):
+        for position, entry in enumerate(entries):
+            table.add_row("" if position else name, Text(entry))
+    return Group(Text(found.headline, style="bold"), Text(found.subject, style="dim"), Text(), table)
+
+
+def _blocks(found: Answer) -> Iterator[tuple[str, list[str]]]:
+    yield (
+        "who",
+        [f"{_upper(one.who)}: {one.what}{f' ({one.condition})' * bool(one.condition)}" for one in found.findings],
+    )
+    yield "how sure", [f"{_MARKS[one.state]} {one.name}: {one.text}" for one in found.sure]
+    yield "not examined", [_upper("; ".join(who for who, _ in found.unexamined))] if found.unexamined else []
+    yield "what to do", list(found.todo)
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _not_run(record: AuditRecord) -> dict[tuple[str, str, str], list[int]]:
@@ -75,21 +97,27 @@ def to_text(record: AuditRecord) -> str:
 
 
 def _lines(record: AuditRecord) -> Iterator[str]:
-    headline, rows, guesses = record.metrics[0], attack_rows(record), baseline_rows(record)
-    yield f"audit  {record.title} · {record.num_examples} examples · seed {record.seed} · {duration(record.seconds)}"
+    found, headline = answer(record), record.metrics[0]
+    rows, guesses = attack_rows(record), baseline_rows(record)
+    yield f"{record.verdict.status.upper()}  {found.headline}"
+    yield f"  {'audited':<14}{record.title}: {found.subject} (seed {record.seed}, {duration(record.seconds)})"
+    for name, entries in _blocks(found):
+        if entries:
+            yield f"  {name:<14}{' '.join(_ended(entry) for entry in entries)}"
     score = f"{headline.label} {headline.unit} (worst / median)".replace("  ", " ")
     yield f"  {'attack':<28}{score:<28}{'rebuilt':<10}{'over best guess'}"
     for row in rows[:_MOST_ROWS]:
         yield f"  {_name(row):<28}{_line(record, row)}"
     if len(rows) > _MOST_ROWS:
-        yield f"  … and {len(rows) - _MOST_ROWS} more"
+        yield f"  … and {len(rows) - _MOST_ROWS} more in .rows"
     for row in guesses[:1]:
         yield f"  {row.label[:27]:<28}{_pair(record, row):<28}reads nothing from the update"
-    yield f"{record.verdict.status.upper()}  {record.verdict.headline}"
-    if record.verdict.remedy:
-        yield f"What would change this: {record.verdict.remedy}"
     if record.flags:
-        yield f"Flags: {', '.join(dict.fromkeys(flag.code for flag in record.flags))}"
+        yield f"flags: {', '.join(dict.fromkeys(flag.code for flag in record.flags))}"
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _name(row: Row) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from invertigo.auditing.record import AttackRecord, AuditRecord, LevelRecord
+from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.report.answer import Answer, Check, answer, checks
 from invertigo.report.curves import Curve, curve
 from invertigo.report.defense import DefensePanel, defense_panel
-from invertigo.report.numbers import duration, number
-from invertigo.report.pictures import Exposed, exposed
+from invertigo.report.numbers import number
+from invertigo.report.pictures import Exposed, Picture, exposed, strangers
+from invertigo.report.subject import same_client
 from invertigo.report.tables import Row, attack_rows, baseline_rows, leaked_order, strongest
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 32
 """Examples drawn on the page; the rest are in the embedded result."""
+MAX_OPEN = 8
+"""Examples drawn at once; those after them are folded."""
 PROSE = ("title", "description", "expect", "compare")
 """Keys of a scenario that are no part of the setting."""
 OUTCOMES = {
@@ -45,6 +49,8 @@ class View:
 
     record: AuditRecord
     anchor: str
+    answer: Answer
+    checks: tuple[Check, ...]
     attack: AttackRecord | None
     examples: tuple[Example, ...]
     hidden: int
@@ -56,9 +62,19 @@ class View:
     originals: bool
     redacted: bool
     facts: tuple[tuple[str, str], ...]
-    figures: tuple[tuple[str, str], ...]
-    top: LevelRecord | None
+    strangers: tuple[Picture, ...] = ()
+    """Public examples of the line-up that the first example won, where its original is withheld."""
     defense: DefensePanel | None = None
+    beside: tuple[str, ...] = ()
+    """What another part of the page says about the same client."""
+
+    @property
+    def cautions(self) -> str:
+        """`1 fatal flag, 2 cautions`; empty where there are none."""
+        severities = [flag.severity for flag in self.record.flags]
+        fatal, warnings = severities.count("fatal"), severities.count("warning")
+        counts = [(fatal, "fatal flag"), (warnings, "caution")]
+        return ", ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in counts if n)
 
     @property
     def pictured(self) -> bool:
@@ -93,6 +109,8 @@ def view(audit: Audit, *, anchor: str, include_originals: bool | None, redact: b
     rows = attack_rows(record)
     return View(
         record=record,
+        answer=answer(record),
+        checks=tuple(checks(record)),
         defense=defense_panel(record),
         anchor=anchor,
         attack=attack,
@@ -105,8 +123,7 @@ def view(audit: Audit, *, anchor: str, include_originals: bool | None, redact: b
         originals=allowed and audit.originals is not None,
         redacted=redact,
         facts=tuple(facts(record.scenario)),
-        figures=tuple(_figures(record, attack)),
-        top=max((level for level in record.levels if level.examined), key=lambda level: level.level, default=None),
+        strangers=() if redact or allowed or not order else _strangers(audit, attack, order[0]),
     )
 
 
@@ -147,6 +164,21 @@ def differences(views: Sequence[View]) -> list[tuple[str, list[str]]]:
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
+def beside(views: Sequence[View]) -> list[View]:
+    """The views, each told when another part rebuilt more of the very client that it speaks about."""
+    return [replace(one, beside=tuple(_same_client(one, views))) for one in views]
+
+
+def _same_client(one: View, views: Sequence[View]) -> Iterator[str]:
+    for position, other in enumerate(views, start=1):
+        mine, theirs = ((v.attack.recovered if v.attack else 0) for v in (one, other))
+        if other is not one and theirs > mine and same_client(one.record, other.record):
+            yield (
+                f"Part {position} looks at the same client and rebuilt {theirs} of {other.record.num_examples}. "
+                "This part tells what its own attacks reach, and nothing about the client's safety."
+            )
+
+
 def _unscored(audit: Audit, attack: AttackRecord) -> list[int]:
     """The rebuilt examples in the attack's own order, when there was no truth to score them against."""
     sizes = [len(t) for name, t in audit.reconstructions.items() if name.startswith(f"{attack.tensors}/")]
@@ -175,20 +207,7 @@ def _thumbnails(audit: Audit, rows: Sequence[Row], example: int) -> dict[int, Ex
     }
 
 
-def _figures(record: AuditRecord, attack: AttackRecord | None) -> list[tuple[str, str]]:
-    """The handful of numbers under the headline."""
-    headline, total = record.metrics[0], record.num_examples
-    examined = [level for level in record.levels if level.examined]
-    recovered = max((level.recovered for level in examined), default=0)
-    found = [("examples rebuilt", f"{recovered} of {total}")]
-    if attack and attack.ranks:
-        identified = max(level.identified for level in examined) if examined else attack.identified
-        found.append((f"picked out among {attack.decoys} strangers", f"{identified} of {total}"))
-    if attack and attack.scores.get(headline.name):
-        most = max if headline.privacy_loss else min
-        found.append(
-            (f"worst {headline.label}", f"{number(most(attack.scores[headline.name]), headline.unit)} {headline.unit}")
-        )
-    rung = record.verdict.level
-    found.append(("lowest rung that suffices", "none" if rung is None else f"rung {rung}"))
-    return [*found, ("computing time", duration(record.seconds))]
+def _strangers(audit: Audit, attack: AttackRecord | None, example: int) -> tuple[Picture, ...]:
+    """The line-up is shown of an example that won it, and of no other."""
+    won = attack is not None and bool(attack.ranks) and attack.ranks[example] == 1
+    return tuple(strangers(audit)) if won else ()

@@ -178,13 +178,15 @@ def _undefended(record: AuditRecord) -> float | None:
 
 
 def _holds(records: Sequence[AuditRecord]) -> dict[int, bool]:
-    """A client whose updates are summed leaves the server on rung 0, which then stands for rung 1 too."""
+    """Rungs that leak, and rungs that are shown to hold: by a verdict whose controls passed, see `unproven`.
+
+    A client whose updates are summed leaves the server on rung 0, which then stands for rung 1 too.
+    """
     found: dict[int, bool] = {}
     for record in records:
-        if record.verdict.status == "inconclusive":
-            continue
         for level in record.levels:
-            if level.examined:
+            shown = record.verdict.status != "inconclusive" and not record.unproven(level.level)
+            if level.examined and (level.recovered or shown):
                 found[level.level] = found.get(level.level, True) and level.recovered == 0
     if set(found) == {0}:
         found[1] = found[0]

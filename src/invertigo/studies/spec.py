@@ -48,7 +48,7 @@ class Preset(_Section):
 class Study(_Section):
     """A grid of audits and the claims it checks."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="Short name, as a folder may be called.")
+    name: str = Field(pattern=r"^\w[\w.-]*$", max_length=100, description="Short name, as a folder may be called.")
     title: str = ""
     description: str = ""
     paper: str = Field("", description="BibTeX key or reference of the paper that is reproduced.")

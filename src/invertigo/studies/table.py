@@ -251,8 +251,21 @@ def _csv(table: Table) -> str:
             entry = table.entry(i, j)
             mean, half = (None, None) if entry is None else (entry.mean, entry.half)
             counts = [0, ""] if entry is None else [entry.n, entry.lacking]
-            writer.writerow([*row, *column, *("" if x is None else repr(x) for x in (mean, half)), *counts])
+            writer.writerow(
+                [*map(_inert, (*row, *column)), *("" if x is None else repr(x) for x in (mean, half)), *counts]
+            )
     return text.getvalue().removesuffix("\n")
+
+
+def _inert(label: Any) -> Any:
+    """A label that a spreadsheet does not take for a formula: an apostrophe goes before one that could be."""
+    text = str(label)
+    formula = text[:1] in "=+-@\t\r" and text != ""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if formula else label
+    return label
 
 
 def _latex(table: Table) -> str:

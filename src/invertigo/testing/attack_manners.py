@@ -12,7 +12,7 @@ from invertigo.testing import state
 from invertigo.testing.cases import Case
 from invertigo.testing.contract import ContractError, demand
 from invertigo.testing.running import case_of, instance_of, run
-from invertigo.types import Knowledge, LocalTraining, Observation, Requirement, RequirementError, Update
+from invertigo.types import Knowledge, LocalTraining, Observation, Requirement, RequirementError, Update, duplicate
 
 
 def check_restores_state(attack: Any, case: Case | None = None) -> None:
@@ -90,5 +90,5 @@ def _demand_refusal(attack: Any, observation: Observation, circumstance: str) ->
 
 
 def _with_own_model(observation: Observation) -> Observation:
-    task = dataclasses.replace(observation.task, model=copy.deepcopy(observation.task.model))
+    task = dataclasses.replace(observation.task, model=duplicate(observation.task.model))
     return dataclasses.replace(observation, task=task)

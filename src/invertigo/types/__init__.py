@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Signals,
         Visit,
     )
+    from invertigo.types.handed_over import tensors_in
     from invertigo.types.observation import (
         Knowledge,
         Observation,
@@ -50,11 +51,12 @@ if TYPE_CHECKING:
     from invertigo.types.paper import INVERTIGO, Paper
     from invertigo.types.plant import Plant
     from invertigo.types.registry import Registry
-    from invertigo.types.task import Task
+    from invertigo.types.task import StepLoss, Task
     from invertigo.types.threat import ThreatLevel
-    from invertigo.types.training import LocalTraining
-    from invertigo.types.update import Update, check_fits
+    from invertigo.types.training import LocalTraining, ParameterGroup
+    from invertigo.types.update import Update, check_fits, rounding, widened
     from invertigo.types.view import AdversaryView
+    from invertigo.types.wrappers import bare, duplicate, renamed
 
 _HOMES = {
     "ANY_DOMAIN": "defense",
@@ -84,6 +86,7 @@ _HOMES = {
     "LayerSignals": "guard",
     "Local": "guard",
     "LocalTraining": "training",
+    "ParameterGroup": "training",
     "Metric": "domain",
     "MismatchError": "errors",
     "MissingDataError": "errors",
@@ -101,19 +104,26 @@ _HOMES = {
     "Scores": "domain",
     "Signals": "guard",
     "Step": "defense",
+    "StepLoss": "task",
     "Task": "task",
     "ThreatLevel": "threat",
     "Tick": "attack",
     "UnknownNameError": "errors",
     "Update": "update",
     "Visit": "guard",
+    "bare": "wrappers",
     "buffers_of": "observation",
     "check_fits": "update",
     "check_requirements": "attack",
     "did_you_mean": "errors",
+    "duplicate": "wrappers",
     "protects": "defense",
     "read_tensors": "observation",
+    "renamed": "wrappers",
+    "rounding": "update",
+    "tensors_in": "handed_over",
     "trainable": "observation",
+    "widened": "update",
 }
 __all__ = [
     "ANY_DOMAIN",
@@ -150,6 +160,7 @@ __all__ = [
     "Observation",
     "OutputError",
     "Paper",
+    "ParameterGroup",
     "Plant",
     "Progress",
     "Received",
@@ -160,19 +171,26 @@ __all__ = [
     "Scores",
     "Signals",
     "Step",
+    "StepLoss",
     "Task",
     "ThreatLevel",
     "Tick",
     "UnknownNameError",
     "Update",
     "Visit",
+    "bare",
     "buffers_of",
     "check_fits",
     "check_requirements",
     "did_you_mean",
+    "duplicate",
     "protects",
     "read_tensors",
+    "renamed",
+    "rounding",
+    "tensors_in",
     "trainable",
+    "widened",
 ]
 
 

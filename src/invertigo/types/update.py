@@ -11,17 +11,22 @@ from torch import Tensor
 
 from invertigo.types.errors import InvalidValueError, MismatchError
 
+HALVES = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class Update:
     """A client's message: a gradient, or the difference `after - before` of the parameters, by parameter name.
 
-    `buffers` are the model's buffers after local training, when the client shares them.
+    `buffers` are the model's buffers after local training, when the client shares them. `rounding` is the error that
+    the tensors carry from before they were an update, relative to their norm: a gradient read off two state dicts
+    lost the digits in which these agree.
     """
 
     tensors: Mapping[str, Tensor]
     kind: Literal["gradient", "difference"]
     buffers: Mapping[str, Tensor] | None = None
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         for name, tensor in self.tensors.items():
@@ -36,6 +41,19 @@ class Update:
     def norm(self) -> float:
         """L2 norm over all tensors."""
         return torch.linalg.vector_norm(torch.stack([t.double().norm() for t in self.tensors.values()])).item()
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision as float32 with the same values; anything else as it is."""
+    return tensor.float() if tensor.dtype in HALVES else tensor
+
+
+def rounding(tensor: Tensor) -> float:
+    """Machine epsilon of the coarsest type that holds `tensor`'s values: half precision shows after a cast back."""
+    for dtype in HALVES:
+        if torch.equal(tensor.to(dtype).to(tensor.dtype), tensor):
+            return torch.finfo(dtype).eps
+    return torch.finfo(tensor.dtype).eps
 
 
 def check_fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], what: str = "update") -> None:

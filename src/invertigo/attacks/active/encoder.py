@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from invertigo.domains import Images
 from invertigo.federation.functional import simulating
 from invertigo.models.building import Shape, weights_drawn_by
 from invertigo.models.descent import shuffled
-from invertigo.types import RequirementError, Task
+from invertigo.types import RequirementError, Task, duplicate
 
 LEARNING_RATE = 5e-3
 
@@ -121,7 +120,7 @@ def fit_encoder(
     domain = task.domain
     if not isinstance(domain, Images):
         raise RequirementError(f"Pixels are drawn for images, not for {domain.name}.")
-    wanted, model = domain.to_unit(images), copy.deepcopy(task.model)
+    wanted, model = domain.to_unit(images), duplicate(task.model)
     parameters = {n: p.requires_grad_(n in middle.before) for n, p in model.named_parameters()}
     with simulating(model, mode):
         with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -27,6 +26,7 @@ from invertigo.types import (
     RequirementError,
     Task,
     check_requirements,
+    duplicate,
 )
 
 
@@ -92,7 +92,7 @@ class Geminio:
             target = int(labels[torch.randint(len(labels), (), generator=generator)])
         if not bool((labels == target).any()):
             raise RequirementError(f"No public example is of class {target}, so the head cannot learn to favour it.")
-        model = copy.deepcopy(task.model)
+        model = duplicate(task.model)
         head = _linear(model)
         if not head:
             raise RequirementError("Geminio trains the linear layers at a model's end; this model has none.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from invertigo.types import (
     RequirementError,
     Task,
     check_requirements,
+    duplicate,
 )
 
 HELD_OUT, AVERAGED = 0.2, 16
@@ -156,7 +156,7 @@ class Seer:
         generator: torch.Generator,
         progress: Progress | None,
     ) -> Plant:
-        model = copy.deepcopy(task.model)
+        model = duplicate(task.model)
         crafted = replace(task, model=model)
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         like = next(iter(parameters.values()))

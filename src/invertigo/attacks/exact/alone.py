@@ -1,118 +1,118 @@
-"""One example at a time through the model, seen from the output of its first layer."""
+"""What a single rebuilt example would have added to the first layer's gradient: the proof that it was in the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
+from torch import Tensor, nn
 
+from invertigo.attacks.classifier import find_classifier
+from invertigo.attacks.dry_run import for_rows
 from invertigo.attacks.exact.first_layer import FirstLinear
+from invertigo.attacks.labels import infer_labels, tells_classes
+from invertigo.attacks.reduction import Reduction, reduction_of
+from invertigo.attacks.targets import float_targets
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
-from invertigo.types import Observation
-
-EDGE = 1e-4
-"""How near to zero, in units of a usual output, an output of the layer is on both sides of an activation's kink."""
-CHUNK = 2048
+from invertigo.types import Observation, RequirementError
 
 
 @dataclass(frozen=True)
 class Alone:
-    """Derivatives of single examples' losses by the outputs of the first layer."""
+    """Derivative of each candidate's own loss by the first layer's output, times what that loss counts in the client's
+    batch and the number of examples there (which is 1 for a plain mean).
+
+    `targets` (choice, ...) are those an example can have; candidates come with the number of one.
+    """
 
     observation: Observation
     first: FirstLinear
-    mode: str
+    targets: Tensor
+    reduction: Reduction
+    weight: Tensor
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """(row, neuron) derivative of each candidate's own loss, for layer inputs (row, feature) with labels (row,)."""
-        return self._derivatives(inputs, labels, None)
+    @classmethod
+    def of(cls, observation: Observation, first: FirstLinear, targets: Tensor, size: int) -> Alone:
+        """For a batch of `size` examples whose targets are among `targets`."""
+        like = observation.parameters[first.weight_name]
+        one = first.inputs(torch.full((1, *first.shape), 0.5, dtype=torch.float64, device=like.device))
 
-    def at(self, inputs: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The same where the layer gives `outputs` (row, neuron) instead of what it makes of `inputs`."""
-        return self._derivatives(inputs, labels, outputs)
+        def gradients(numbers: Tensor) -> Tensor:
+            return _derivative(observation, first, one.expand(len(numbers), -1), targets[numbers.to(targets.device)])
 
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """(row, neuron) outputs of the layer, in float64."""
-        sent = self.observation.parameters
-        weight = sent[self.first.weight_name].flatten(1).double()
-        bias = 0.0 if self.first.bias_name is None else sent[self.first.bias_name].double()
-        return inputs @ weight.T + bias
+        reduction = reduction_of(lambda numbers: gradients(numbers).cpu(), len(targets))
+        weight = _weight(observation, targets, reduction, size)
+        return cls(observation, first, targets, reduction, weight.to(like.device))
 
-    def silent(self, inputs: Tensor, reach: Tensor | None = None) -> Tensor:
-        """(row, neuron) whether no change of a neuron's output changes what the model says, there and near it.
-
-        Args:
-            reach: (row, neuron) how far each output may have been from today's while the client trained.
-        """
-        outputs = self.outputs(inputs)
-        near = EDGE * outputs.square().mean(1, keepdim=True).sqrt()
-        near = near if reach is None else torch.maximum(near, reach)
-        low, same, high = (self.pulled(inputs, outputs + sign * near) == 0 for sign in (-1, 0, 1))
-        return low & same & high
-
-    def pulled(self, inputs: Tensor, outputs: Tensor, seed: int = 0) -> Tensor:
-        """(row, neuron) derivative of a random functional of the model's output, whatever the loss may be."""
-        generator = torch.Generator().manual_seed(seed)
-
-        def functional(call: Callable[..., Any], images: Tensor) -> Tensor:
-            pulls = [(o * torch.randn(o.shape, generator=generator).to(o)).sum() for o in _floating(call(images))]
-            return torch.stack(pulls).sum()
-
-        return self._through(inputs, functional, outputs)
-
-    def _derivatives(self, inputs: Tensor, labels: Tensor, outputs: Tensor | None) -> Tensor:
-        task = self.observation.task
-
-        def loss(call: Callable[..., Any], images: Tensor) -> Tensor:
-            return len(labels) * task.evaluate(call, {task.domain.inputs: images, task.domain.target: labels})
-
-        return self._through(inputs, loss, outputs)
-
-    def _through(self, inputs: Tensor, value: Callable[..., Tensor], outputs: Tensor | None) -> Tensor:
-        task = self.observation.task
-        images = self.first.images(inputs).to(self.observation.parameters[self.first.weight_name].dtype)
-        module, given = self.first.module, outputs
-        own = module.forward
-
-        def forward(read: Tensor) -> Tensor:
-            if given is None:
-                made = own(read)
-            else:
-                made = given.to(read).reshape(len(read), *own(read[:1]).shape[1:])
-            seen.append(made.detach().requires_grad_())
-            return seen[-1]
-
-        def call(*args: Tensor, **named: Tensor) -> Any:
-            values = {**self.observation.buffers, **self.observation.parameters}
-            return functional_call(task.model, values, args, named)
-
-        seen: list[Tensor] = []
-        module.forward = forward  # a hook would run the layer first, which is most of the work
-        try:
-            with simulating(task.model, self.mode), torch.enable_grad():
-                (derivative,) = torch.autograd.grad(value(call, images), seen)
-        finally:
-            del module.forward
-        return derivative.flatten(1).double()
+    def __call__(self, inputs: Tensor, numbers: Tensor) -> Tensor:
+        """(candidate, neuron) for candidates (candidate, feature) with the numbers of their targets."""
+        batch = _derivative(self.observation, self.first, inputs, self.targets[numbers])
+        together = self.reduction.shares(numbers.cpu()).to(batch)
+        own = batch / together[:, None].clamp_min(1e-300)
+        return torch.where(together[:, None] > 0, own, 0.0) * self.weight[numbers][:, None]
 
 
-def _floating(output: Any) -> list[Tensor]:
-    """All floating-point tensors of a model's output, in order."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in _floating(part)]
+def _derivative(observation: Observation, first: FirstLinear, inputs: Tensor, targets: Tensor) -> Tensor:
+    """(row, neuron) derivative of the loss of this batch by the first layer's output, in float64."""
+    task, like = observation.task, observation.parameters[first.weight_name]
+    images = first.images(inputs).to(like.dtype)
+    outputs: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1].clone()  # an in-place activation may follow
+
+    handle = first.module.register_forward_hook(hook)
+    try:
+        with simulating(task.model, observation.local.mode), torch.enable_grad():
+            call = calling(task.model, observation.buffers, observation.parameters)
+            loss = for_rows(task, len(images)).evaluate(call, {task.domain.inputs: images, task.domain.target: targets})
+            (derivative,) = torch.autograd.grad(loss, outputs)
+    finally:
+        handle.remove()
+    return derivative.double()
 
 
-def with_every_label(alone: Alone, inputs: Tensor, labels: list[int]) -> Tensor:
-    """(candidate, label, neuron) derivatives of every candidate with every label."""
-    target = torch.tensor(labels, device=inputs.device)
-    parts = []
-    for some in inputs.split(max(1, CHUNK // len(labels))):
-        both = alone(some.repeat_interleave(len(labels), 0), target.repeat(len(some)))
-        parts.append(both.unflatten(0, (len(some), len(labels))))
-    return torch.cat(parts)
+def _weight(observation: Observation, targets: Tensor, reduction: Reduction, size: int) -> Tensor:
+    """(choice,) what an example's own loss counts in the client's batch, times `size`."""
+    plain = torch.ones(len(targets), dtype=torch.float64)
+    if not reduction.normalised:
+        return plain * size
+    if reduction.plain:
+        return plain
+    counts = _counts(observation, targets)
+    if counts is None:
+        return plain  # up to one factor, which peeling can leave free
+    own = reduction.weights.cpu()
+    return size * own / (counts.cpu().double() @ own).clamp_min(1e-300)
+
+
+def _counts(observation: Observation, targets: Tensor) -> Tensor | None:
+    """(choice,) how often each target occurs in the batch, where that is known or follows."""
+    known = observation.knowledge.labels
+    if known is not None:
+        return torch.stack([(known == target).reshape(len(known), -1).all(1).sum() for target in targets])
+    try:
+        return infer_labels(observation).counts
+    except RequirementError:
+        return None
+
+
+def candidate_targets(observation: Observation) -> Tensor | None:
+    """(choice, ...) targets that one example can have; None where they cannot be listed, as in a regression."""
+    known, like = observation.knowledge.labels, next(iter(observation.parameters.values()))
+    if known is not None:
+        return known.unique(dim=0)
+    if tells_classes(observation):
+        return torch.arange(observation.task.num_classes or output_count(observation), device=like.device)
+    form = float_targets(observation)
+    return None if form is None else form.choices(like)
+
+
+def output_count(observation: Observation) -> int:
+    """Width of what the loss reads: in so many independent ways two examples can be mixed."""
+    known = observation.knowledge.labels
+    counted = observation.task.num_classes
+    counted = counted or find_classifier(observation, dict(observation.parameters), width=None).logits.shape[-1]
+    return counted if known is None else min(counted, len(known.unique(dim=0)))

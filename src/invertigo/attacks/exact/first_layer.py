@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.utils.parametrize import ParametrizationList
 
+from invertigo.attacks.exact.reparametrised import weight_names
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
-from invertigo.types import Domain, RequirementError
+from invertigo.types import Domain, RequirementError, widened
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,22 @@ class FirstLinear:
         return len(self.pixel[self.pixel >= 0].unique()) / torch.Size(self.shape).numel()
 
 
-def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -> FirstLinear:
+def find_first_linear(
+    model: nn.Module, domain: Domain, *, mode: str = "eval", run: Callable[[Tensor], Any] | None = None
+) -> FirstLinear:
     """The linear layer that reads every pixel before any other parameter does.
 
     A dry run on three images finds the first module with parameters of its own, and checks that its input is the
-    flattened image, perhaps normalised by a fixed affine map.
+    flattened image, perhaps normalised by a fixed affine map. `run` runs the model where it reads more than images.
 
     Raises: RequirementError that says what stands first instead.
     """
     shape = domain.example_shapes()[domain.inputs]
-    like = next(model.parameters())
+    like = widened(next(model.parameters()))
     low, high = (bound.to(like).expand(shape) for bound in domain.bounds(domain.inputs))
     weights = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     probes = torch.stack([low, high, low + weights * (high - low)])
-    name, module, inputs = _first_parametric(model, probes, mode)
+    name, module, inputs = _first_parametric(model, probes, mode, run or calling(model))
     if not isinstance(module, nn.Linear):
         raise RequirementError(
             f"The first layer with parameters, '{name}', is a {type(module).__name__}; the update gives its input away "
@@ -90,28 +95,44 @@ def find_first_linear(model: nn.Module, domain: Domain, *, mode: str = "eval") -
         raise RequirementError(
             f"The first linear layer '{name}' reads a transformed image, from which pixels do not follow."
         )
-    named = {id(p): n for n, p in model.named_parameters()}
-    bias = None if module.bias is None else named[id(module.bias)]
-    return FirstLinear(name, module, named[id(module.weight)], bias, scale.double(), shift.double(), tuple(shape))
+    weight, bias = weight_names(model, name)
+    return FirstLinear(name, module, weight, bias, scale.double(), shift.double(), tuple(shape))
 
 
-def _first_parametric(model: nn.Module, probes: Tensor, mode: str) -> tuple[str, nn.Module, Tensor]:
+def _first_parametric(
+    model: nn.Module, probes: Tensor, mode: str, run: Callable[[Tensor], Any]
+) -> tuple[str, nn.Module, Tensor]:
     seen: list[tuple[str, nn.Module, Tensor]] = []
 
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen.append((name, module, inputs[0].detach()))
+            if inputs and isinstance(inputs[0], Tensor):
+                seen.append((name, module, inputs[0].detach().clone()))
 
         return hook
 
     own = [(n, m) for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
+    own = [(n, m) for n, m in own if not isinstance(m, ParametrizationList)]
     handles = [module.register_forward_pre_hook(record(name)) for name, module in own]
     try:
         with simulating(model, mode), torch.no_grad():
-            functional_call(model, {n: b.clone() for n, b in model.named_buffers()}, (probes,))
+            run(probes)
     finally:
         for handle in handles:
             handle.remove()
     if not seen:
         raise RequirementError("No layer of the model has parameters, so there is no first layer to read.")
+    _check_used_once(seen)
     return seen[0]
+
+
+def _check_used_once(seen: list[tuple[str, nn.Module, Tensor]]) -> None:
+    """Raises: RequirementError where the first layer's parameters are used again on something else."""
+    name, first, inputs = seen[0]
+    own = {id(p) for p in first.parameters()}
+    again = [(n, m, i) for n, m, i in seen[1:] if m is first or own & {id(p) for p in m.parameters(recurse=False)}]
+    if any(m is not first or i.shape != inputs.shape or not torch.equal(i, inputs) for _, m, i in again):
+        raise RequirementError(
+            f"The parameters of the first layer '{name}' are used {len(again) + 1} times in one pass (again in "
+            f"'{again[0][0]}'), so their gradient is a sum over uses, and its ratio is not the input."
+        )

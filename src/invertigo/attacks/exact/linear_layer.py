@@ -9,16 +9,16 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from invertigo.attacks.classifier import find_classifier
+from invertigo.attacks.dry_run import dry_run
+from invertigo.attacks.exact.alone import Alone, candidate_targets, output_count
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
 from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
+from invertigo.attacks.exact.reparametrised import weight_gradient
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.registry import register
-from invertigo.federation.functional import simulating
 from invertigo.federation.modes import mode_matters
 from invertigo.types import (
     Observation,
@@ -28,10 +28,13 @@ from invertigo.types import (
     Requirement,
     RequirementError,
     check_requirements,
+    rounding,
 )
 
 AGREEING = 3
 """Neurons that must agree on an example which cannot be simulated on its own."""
+AGREEMENT = 0.02
+"""Relative misfit of one example's gradients up to which they may have been rounded (to bfloat16 at the coarsest)."""
 
 
 @register
@@ -88,7 +91,10 @@ class LinearLayer:
         """See `types.Attack`. Raises: RequirementError when the layer gives nothing away, with the reason."""
         started = time.perf_counter()
         check_requirements(self, observation)
-        first = find_first_linear(observation.task.model, observation.task.domain, mode=observation.local.mode)
+        task, held = observation.task, (observation.buffers, observation.parameters)
+        first = find_first_linear(
+            task.model, task.domain, mode=observation.local.mode, run=lambda probes: dry_run(task, probes, *held)
+        )
         layer = layer_gradients(observation, first)
         return self.read(observation, first, layer, started)
 
@@ -98,8 +104,11 @@ class LinearLayer:
         """Images out of the gradients of a linear layer that is known to read them (`singles`: see `peel`)."""
         whole = combine(layer.weight, layer.bias)
         residual = float((layer.weight - layer.bias[:, None] * whole).norm() / layer.weight.norm())
-        alone = residual < 1e4 * layer.eps and bool(self._plausible(observation, first, whole[None])[0])
-        if observation.num_examples == 1 or (observation.num_examples is None and alone):
+        if observation.num_examples == 1 or (
+            observation.num_examples is None
+            and residual < (4 if layer.coarse else 1e4) * layer.eps
+            and bool(self._plausible(observation, first, whole[None], slack=max(self.slack, 4 * layer.eps))[0])
+        ):
             return self._one(observation, first, whole, residual, started)
         return self._several(observation, first, layer, started, singles)
 
@@ -115,8 +124,13 @@ class LinearLayer:
         labels, inferred = known, False
         if labels is None:
             labels, inferred = _labels(observation), True
-        note = f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."
-        return self._result(observation, first, inputs[None], labels, residual, started, (note,), inferred)
+        notes = [f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."]
+        if rough := residual > AGREEMENT:
+            notes.append(
+                "One example alone would agree to rounding, so this is no proof: something was added or changed."
+            )
+        found = self._result(observation, first, inputs[None], labels, residual, started, tuple(notes), inferred)
+        return replace(found, stopped="converged") if rough else found
 
     def _several(
         self, observation: Observation, first: FirstLinear, layer: Layer, started: float, singles: bool
@@ -126,13 +140,15 @@ class LinearLayer:
         if size is None:
             size = len(infer_labels(observation).labels)
             notes.append(f"The batch size was not known and estimated as {size}.")
-        plausible = partial(self._plausible, observation, first)
-        if _separable(observation):
+        # Rounded ratios may leave the range a little.
+        slack = max(self.slack, 4 * layer.eps)
+        plausible = partial(self._plausible, observation, first, slack=slack)
+        if _separable(observation) and candidate_targets(observation) is not None:
             found, rest = _peel(observation, first, layer, size, plausible, singles)
             if scaled := not found:
                 found, rest = _peel(observation, first, layer, size, plausible, False, scaled)
             rows = [f.inputs for f in found for _ in range(f.times)]
-            labels = [f.label for f in found for _ in range(f.times)]
+            labels = [f.label for f in found for _ in range(f.times)]  # numbers of the candidates
             objective = _norm(rest) / total
             notes.append(f"Each image was proven by simulating it alone; {objective:.1e} of the gradient is left over.")
             notes += ["Gradients were scaled, as by clipping: each image was proven up to a factor."] * scaled
@@ -147,16 +163,17 @@ class LinearLayer:
             )
         if len(rows) < size:
             notes.insert(0, f"{len(rows)} of {size} examples were rebuilt; the others share all their neurons.")
-        target = None if labels is None else torch.tensor(labels, device=rows[0].device)
+        choices = candidate_targets(observation)
+        target = None if labels is None or choices is None else choices[labels]
         return self._result(observation, first, torch.stack(rows), target, objective, started, tuple(notes), True)
 
     def _agreeing(
         self, observation: Observation, layer: Layer, plausible: Callable[[Tensor], Tensor], size: int
     ) -> list[Tensor]:
-        classes = _classes(observation)
-        if len(classes) <= 2:
+        outputs = output_count(observation)
+        if outputs <= 2:
             raise RequirementError(
-                f"With {len(classes)} classes, neurons that mix the same examples agree as well, and here no example "
+                f"With {outputs} outputs, neurons that mix the same examples agree as well, and here no example "
                 "can be simulated alone (dropout, BatchNorm in training mode or several local steps) to tell."
             )
         groups = [g for g in clusters(layer, plausible) if len(g) >= AGREEING][:size]
@@ -209,43 +226,16 @@ def _peel(
     scaled: bool = False,
 ) -> tuple[list[Found], Layer]:
     """Peel; when as many examples as the batch holds leave a rest, some were mixtures: ask more neurons to agree."""
-    total, labels = _norm(layer), _classes(observation)
+    targets = candidate_targets(observation)
+    assert targets is not None
+    total, labels = _norm(layer), list(range(len(targets)))
     for agreeing in (2 if layer.eps < 1e-12 and not scaled else 3, 8, 24):
         rest = replace(layer)
-        alone = _Alone(observation, first)
+        alone = Alone.of(observation, first, targets, size)
         found = peel(rest, size, labels, plausible, alone, agreeing=agreeing, singles=singles, scaled=scaled)
         if sum(f.times for f in found) < size or _norm(rest) < 3 * layer.eps**0.5 * total:
             return found, rest
     return [], layer
-
-
-@dataclass(frozen=True)
-class _Alone:
-    """Derivative of each candidate's own loss by the first layer's output, for candidates (row, pixel) with labels."""
-
-    observation: Observation
-    first: FirstLinear
-
-    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        task, like = self.observation.task, self.observation.update.tensors[self.first.weight_name]
-        images = self.first.images(inputs).to(like.dtype)
-        outputs: list[Tensor] = []
-
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            outputs.append(output.detach().requires_grad_())
-            return outputs[-1]
-
-        def call(*args: Tensor, **named: Tensor) -> Tensor:
-            return functional_call(task.model, {**self.observation.buffers, **self.observation.parameters}, args, named)
-
-        handle = self.first.module.register_forward_hook(hook)
-        try:
-            with simulating(task.model, self.observation.local.mode), torch.enable_grad():
-                loss = task.evaluate(call, {task.domain.inputs: images, task.domain.target: labels})
-                (derivative,) = torch.autograd.grad(loss * len(labels), outputs)
-        finally:
-            handle.remove()
-        return derivative.double()
 
 
 def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
@@ -256,13 +246,19 @@ def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
             f"The update holds no gradients of both weight and bias of '{first.name}'; without the bias gradient the "
             "image is known up to an unknown factor only."
         )
-    weight, bias = sent[first.weight_name], sent[first.bias_name]
+    bias = sent[first.bias_name].double()
+    if not observation.local.linear:
+        raise RequirementError(
+            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends "
+            "no plain sum of gradients, so the ratio of weight and bias tells no image."
+        )
     sign = 1.0
     if observation.update.kind == "difference":
         sign = -1 / observation.local.learning_rate
     if not bool(bias.any()):
         raise RequirementError(f"The bias gradient of '{first.name}' is zero everywhere, so no ratio can be taken.")
-    return Layer(sign * weight.double(), sign * bias.double(), torch.finfo(weight.dtype).eps)
+    weight = weight_gradient(observation, first.name, first.weight_name, bias)
+    return Layer(sign * weight, sign * bias, rounding(sent[first.weight_name]))
 
 
 def _separable(observation: Observation) -> bool:
@@ -272,21 +268,11 @@ def _separable(observation: Observation) -> bool:
         return False
     if any(m.running_mean is None for m in model.modules() if isinstance(m, _BatchNorm)):
         return False
-    return local.mode == "eval" or not mode_matters(model)
+    return local.mode == "eval" or not mode_matters(observation.task)
 
 
 def _steps(observation: Observation) -> int:
     return len(observation.local.steps(observation.num_examples or 1))
-
-
-def _classes(observation: Observation) -> list[int]:
-    known = observation.knowledge.labels
-    if known is not None:
-        return sorted(set(known.tolist()))
-    counted = observation.task.num_classes
-    if counted is None:
-        counted = find_classifier(observation, dict(observation.parameters)).logits.shape[-1]
-    return list(range(counted))
 
 
 def _labels(observation: Observation) -> Tensor | None:

@@ -14,6 +14,12 @@ ROUNDING = 30.0
 """Safety factor on machine precision for a ratio of two sums."""
 SIMULATION = 300.0
 """Safety factor on machine precision for derivatives simulated from a rebuilt example."""
+COARSE = 1e-5
+"""Machine precision above which numbers were computed more finely than they were sent, and rounded once."""
+ROUNDED = 2.0
+"""Safety factor on machine precision for a ratio of two rounded numbers."""
+PROOF = 8.0
+"""The same for derivatives simulated from an example that was rebuilt from rounded numbers."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,16 @@ class Layer:
 
     def ratios(self, accuracy: float = 1e-3) -> tuple[Tensor, Tensor, Tensor]:
         """Neurons whose ratio g_W / g_b is accurate, the ratios (neuron, pixel), and their relative rounding."""
-        rounding = ROUNDING * self.eps * self.peak / self.bias.abs()
-        rows = (rounding < accuracy).nonzero()[:, 0]
+        factor = ROUNDED if self.coarse else ROUNDING
+        rounding = factor * self.eps * self.peak / self.bias.abs()
+        rows = (rounding < max(accuracy, 4 * factor * self.eps)).nonzero()[:, 0]
         rows = rows[rounding[rows].argsort()]
         return rows, self.weight[rows] / self.bias[rows, None], rounding[rows]
+
+    @property
+    def coarse(self) -> bool:
+        """Sent in half precision."""
+        return self.eps > COARSE
 
     def remove(self, inputs: Tensor, delta: Tensor) -> None:
         """Subtract an example with layer inputs (pixel,) and output derivative `delta` (neuron,)."""
@@ -180,5 +192,5 @@ def _match(
     error = torch.where(allowed & (power > 0), error, torch.inf)
     best = int(error.argmin())
     rounding = float((layer.peak[group] / layer.bias[group].abs()).max()) * layer.eps
-    tolerance = min(SIMULATION * rounding, 1e-3 if len(group) > 1 else 1e-4)
+    tolerance = PROOF * rounding if layer.coarse else min(SIMULATION * rounding, 1e-3 if len(group) > 1 else 1e-4)
     return (best, float(times[best])) if float(error[best]) <= tolerance else None

@@ -10,7 +10,6 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.matching.chart import Chart
 from invertigo.attacks.matching.initial import Start, starting_images
 from invertigo.attacks.matching.naive_candidate import NAIVE_NOTE, compares, with_candidate
@@ -26,6 +25,8 @@ from invertigo.attacks.matching.objectives import Nothing, Objective, layer_weig
 from invertigo.attacks.matching.pace import Optimum, Pace
 from invertigo.attacks.matching.priors import Prior
 from invertigo.attacks.matching.problem import Problem
+from invertigo.attacks.matching.soft_labels import inferred as told
+from invertigo.attacks.matching.soft_labels import soft_form
 from invertigo.attacks.matching.space import SOFT_LABELS, Field, Space
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation, Progress, Reconstruction, RequirementError
@@ -120,8 +121,9 @@ class Matching:
         else:
             shapes = domain.example_shapes().items()
             fields = {name: Field((count, *shape), *domain.bounds(name)) for name, shape in shapes}
-        if labels is None:
-            fields[SOFT_LABELS] = Field((count, _classes(observation)))
+        form = soft_form(observation) if labels is None else None
+        if form is not None:
+            fields[SOFT_LABELS] = Field((count, *form.unknowns))
         if view is not None and view.unknowns:
             fields |= {name: Field(shape) for name, shape in view.unknowns.items()}
         weights = layer_weights(self.weights, observation.parameters, view.visible if view else None)
@@ -137,6 +139,7 @@ class Matching:
             count,
             self.compile,
             self.chart,
+            form,
         ), inferred
 
     def starting_point(self, problem: Problem, generator: torch.Generator) -> Tensor:
@@ -157,14 +160,14 @@ class Matching:
     def _labels(self, observation: Observation) -> tuple[Tensor | None, bool]:
         if observation.knowledge.labels is not None:
             return observation.knowledge.labels, False
-        if self.labels == "joint":
+        if self.labels == "joint" or (guess := told(observation)) is None:
             if observation.num_examples is None:
                 raise RequirementError(
                     f"Attack '{self.name}' optimises the labels together with the images and so must know how many "
                     "examples the update was computed on; give Knowledge(num_examples=...)."
                 )
             return None, True
-        return infer_labels(observation).labels, True
+        return guess.labels, True
 
     def _winner(self, problem: Problem, optimum: Optimum) -> int:
         """The restart whose update is nearest to the observed one; priors would favour the smoothest picture."""
@@ -187,7 +190,10 @@ class Matching:
         target = problem.observation.task.domain.target
         images = {k: tensor[winner].detach() for k, tensor in fields.items() if k != target and k not in drawn}
         images = images if self.chart is None else dict(self.chart.settled(images))
-        labels = problem.labels if problem.labels is not None else fields[target][winner].argmax(-1)
+        labels = problem.labels
+        if labels is None:
+            assert problem.targets is not None
+            labels = problem.targets.settled(fields[target][winner])
         return Reconstruction(
             fields={**images, target: labels.detach()},
             attack=self.name,
@@ -220,11 +226,3 @@ def threads_for(problem: Problem) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _classes(observation: Observation) -> int:
-    if observation.task.num_classes is None:
-        raise RequirementError(
-            "Labels can only be optimised when the number of classes is known; give num_classes with the task."
-        )
-    return observation.task.num_classes

@@ -23,6 +23,7 @@ from invertigo.attacks.matching.priors import (
     Statistics,
 )
 from invertigo.attacks.matching.space import SOFT_LABELS, Space
+from invertigo.attacks.targets import Targets
 from invertigo.federation.functional import Simulation, functional_update
 from invertigo.federation.norms import ComposedNorms
 from invertigo.types import Observation
@@ -49,6 +50,8 @@ class Problem:
     num_examples: int = 1
     compile: bool = False
     chart: Chart | None = None
+    targets: Targets | None = None
+    """The form of soft labels, where the space holds any."""
 
     @cached_property
     def observed(self) -> list[Tensor]:
@@ -146,7 +149,8 @@ class Problem:
         named = self.space.unpack(flat)
         target = self.observation.task.domain.target
         if SOFT_LABELS in named:
-            named[target] = named.pop(SOFT_LABELS).softmax(-1)
+            assert self.targets is not None
+            named[target] = self.targets.soft(named.pop(SOFT_LABELS))
         if self.chart is not None:
             named = dict(self.chart.fields(named))
         if self.labels is not None:

@@ -131,10 +131,15 @@ def single_gradient(observation: Observation) -> dict[str, Tensor]:
     local, sent = observation.local, observation.update
     if sent.kind == "gradient":
         return dict(sent.tensors)
-    if local.epochs > 1 or local.momentum or (local.batch_size or 10**9) < (observation.num_examples or 1):
+    if (
+        not local.linear
+        or local.epochs > 1
+        or local.momentum
+        or (local.batch_size or 10**9) < (observation.num_examples or 1)
+    ):
         raise RequirementError(
             "Attack 'grain' reads the row spaces of one gradient, but this client took several local steps (or used "
-            "momentum), whose sum mixes several models' row spaces."
+            "momentum, Adam or a penalty), whose sum mixes several models' row spaces."
         )
     return {name: -tensor / local.learning_rate for name, tensor in sent.tensors.items()}
 

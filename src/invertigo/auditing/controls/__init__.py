@@ -1,0 +1,1 @@
+"""Controls: what shows that an audit which rebuilt nothing had an instrument that works."""
