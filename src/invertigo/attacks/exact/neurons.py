@@ -1,4 +1,4 @@
-"""One example at a time through the model, seen from the output of its first layer."""
+"""Which neurons of a first layer matter for an example: the others are silent, whatever the loss may be."""
 
 from __future__ import annotations
 
@@ -8,32 +8,40 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
+from invertigo.attacks.dry_run import dry_run, for_rows
 from invertigo.attacks.exact.first_layer import FirstLinear
+from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
 from invertigo.types import Observation
 
 EDGE = 1e-4
 """How near to zero, in units of a usual output, an output of the layer is on both sides of an activation's kink."""
-CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Alone:
-    """Derivatives of single examples' losses by the outputs of the first layer."""
+class Neurons:
+    """How single examples come out of the first layer, and which of its neurons the rest of the model listens to.
+
+    `targets` (choice, ...) are those an example can have, None where they cannot be listed.
+    """
 
     observation: Observation
     first: FirstLinear
     mode: str
+    targets: Tensor | None
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """(row, neuron) derivative of each candidate's own loss, for layer inputs (row, feature) with labels (row,)."""
-        return self._derivatives(inputs, labels, None)
+    def at(self, inputs: Tensor, outputs: Tensor, numbers: Tensor) -> Tensor:
+        """(row, neuron) derivative of a batch's loss where the layer gives `outputs` (row, neuron), with targets of
+        these numbers (row,)."""
+        assert self.targets is not None
+        task, targets = self.observation.task, self.targets[numbers.to(self.targets.device)]
 
-    def at(self, inputs: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The same where the layer gives `outputs` (row, neuron) instead of what it makes of `inputs`."""
-        return self._derivatives(inputs, labels, outputs)
+        def loss(call: Callable[..., Any], images: Tensor) -> Tensor:
+            fields = {task.domain.inputs: images, task.domain.target: targets}
+            return for_rows(task, len(images)).evaluate(call, fields)
+
+        return self._through(inputs, loss, outputs)
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """(row, neuron) outputs of the layer, in float64."""
@@ -58,46 +66,33 @@ class Alone:
         """(row, neuron) derivative of a random functional of the model's output, whatever the loss may be."""
         generator = torch.Generator().manual_seed(seed)
 
-        def functional(call: Callable[..., Any], images: Tensor) -> Tensor:
-            pulls = [(o * torch.randn(o.shape, generator=generator).to(o)).sum() for o in _floating(call(images))]
+        def functional(_call: Callable[..., Any], images: Tensor) -> Tensor:
+            outcome = dry_run(self.observation.task, images, self.observation.buffers, self.observation.parameters)
+            pulls = [(o * torch.randn(o.shape, generator=generator).to(o)).sum() for o in _floating(outcome)]
             return torch.stack(pulls).sum()
 
         return self._through(inputs, functional, outputs)
 
-    def _derivatives(self, inputs: Tensor, labels: Tensor, outputs: Tensor | None) -> Tensor:
-        task = self.observation.task
-
-        def loss(call: Callable[..., Any], images: Tensor) -> Tensor:
-            return len(labels) * task.evaluate(call, {task.domain.inputs: images, task.domain.target: labels})
-
-        return self._through(inputs, loss, outputs)
-
-    def _through(self, inputs: Tensor, value: Callable[..., Tensor], outputs: Tensor | None) -> Tensor:
+    def _through(self, inputs: Tensor, value: Callable[..., Tensor], outputs: Tensor) -> Tensor:
         task = self.observation.task
         images = self.first.images(inputs).to(self.observation.parameters[self.first.weight_name].dtype)
-        module, given = self.first.module, outputs
+        module = self.first.module
         own = module.forward
 
         def forward(read: Tensor) -> Tensor:
-            if given is None:
-                made = own(read)
-            else:
-                made = given.to(read).reshape(len(read), *own(read[:1]).shape[1:])
+            made = outputs.to(read).reshape(len(read), *own(read[:1]).shape[1:])
             seen.append(made.detach().requires_grad_())
-            return seen[-1]
-
-        def call(*args: Tensor, **named: Tensor) -> Any:
-            values = {**self.observation.buffers, **self.observation.parameters}
-            return functional_call(task.model, values, args, named)
+            return seen[-1].clone()  # an in-place activation may follow
 
         seen: list[Tensor] = []
         module.forward = forward  # a hook would run the layer first, which is most of the work
         try:
             with simulating(task.model, self.mode), torch.enable_grad():
-                (derivative,) = torch.autograd.grad(value(call, images), seen)
+                call = calling(task.model, self.observation.buffers, self.observation.parameters)
+                (derivative,) = torch.autograd.grad(value(call, images), seen, allow_unused=True)
         finally:
             del module.forward
-        return derivative.flatten(1).double()
+        return torch.zeros_like(seen[0]).flatten(1).double() if derivative is None else derivative.flatten(1).double()
 
 
 def _floating(output: Any) -> list[Tensor]:
@@ -106,13 +101,3 @@ def _floating(output: Any) -> list[Tensor]:
         return [output] if output.is_floating_point() else []
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
     return [tensor for part in parts for tensor in _floating(part)]
-
-
-def with_every_label(alone: Alone, inputs: Tensor, labels: list[int]) -> Tensor:
-    """(candidate, label, neuron) derivatives of every candidate with every label."""
-    target = torch.tensor(labels, device=inputs.device)
-    parts = []
-    for some in inputs.split(max(1, CHUNK // len(labels))):
-        both = alone(some.repeat_interleave(len(labels), 0), target.repeat(len(some)))
-        parts.append(both.unflatten(0, (len(some), len(labels))))
-    return torch.cat(parts)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from invertigo.attacks.exact.alone import Alone
 from invertigo.attacks.exact.factors import CERTAIN, Factors, factor
+from invertigo.attacks.exact.neurons import Neurons
 from invertigo.attacks.exact.peeling import Layer, clusters, combine
 from invertigo.attacks.exact.sparse import independent, proven, sparsest, vanishing_on
-from invertigo.types import InvertigoError
 
 BATCH = 16
 """Starts searched together."""
 PATIENCE = 6
 """Batches of starts without a new example after which the search gives up."""
 ROUNDS = 32
+DOUBTS = 6
+"""Times that a complete but contradictory set of shares is doubted."""
 LARGEST = 400
 """Most examples that are separated this way: the work grows with their square."""
 ALIKE = 3e-5
@@ -60,7 +63,7 @@ class Search:
     """
 
     layer: Layer
-    alone: Alone
+    neurons: Neurons
     size: int | None
     plausible: Plausible
     reach: float
@@ -68,8 +71,9 @@ class Search:
     deadline: float
     rank: int = 0
     counts: Tensor | None = None
-    """How often each of `labels` is in the batch, as a guess that steers the search."""
-    labels: list[int] = field(default_factory=list)
+    """(choice,) how often each target is in the batch, as a guess that steers the search."""
+    alone: Alone | None = None
+    """Simulates single examples, where that is possible."""
     asked: Callable[[], bool] = lambda: False
 
     def run(self) -> Separation | None:
@@ -89,10 +93,14 @@ class Search:
             if factors is None or factors.rank < whole.rank - len(shares):
                 break
             found = self._shown(rest, factors, live)
-            found = self._searched(rest, factors, live, found) if searched else found
-            everything = self._all(matrix, live, shares, found @ factors.basis.T)
-            if everything is not None:
-                return everything
+            for _ in range(DOUBTS if searched else 1):
+                found = self._searched(rest, factors, live, found) if searched else found
+                everything = self._all(matrix, live, shares, found @ factors.basis.T)
+                if everything is not None:
+                    return everything
+                if len(found) < factors.rank or self._late():
+                    break
+                found = found[:-1]  # one is a mixture; the least silent one is the likeliest
             taken = self._take(rest, factors, found, live)
             shares += [share for share, _ in taken]
             inputs += [one for _, one in taken]
@@ -119,7 +127,7 @@ class Search:
     def _can_be_silent(self, factors: Factors, live: int) -> bool:
         """At random outputs of the layer, are enough neurons without influence?"""
         drawn = self._random_outputs(4, torch.Generator().manual_seed(1))
-        silent = (self.alone.pulled(self._neutral(4), drawn) == 0).double().mean()
+        silent = (self.neurons.pulled(self._neutral(4), drawn) == 0).double().mean()
         return float(silent) * live > factors.rank
 
     def _neutral(self, count: int) -> Tensor:
@@ -128,7 +136,7 @@ class Search:
         return whole.expand(count, -1)
 
     def _random_outputs(self, count: int, generator: torch.Generator) -> Tensor:
-        usual = self.alone.outputs(self._neutral(1)).square().mean().sqrt().clamp_min(1e-6)
+        usual = self.neurons.outputs(self._neutral(1)).square().mean().sqrt().clamp_min(1e-6)
         drawn = torch.randn(count, len(self.layer.bias), generator=generator, dtype=torch.float64)
         return usual * drawn.to(self.layer.bias)
 
@@ -144,32 +152,35 @@ class Search:
             idle = 0 if len(chosen) > before else idle + 1
         return chosen
 
-    def _missing(self, factors: Factors, live: Tensor, known: Tensor) -> Tensor:
-        """(label,) how often each label is still to be found, as far as that is known: 1 for each where it is not."""
-        everywhere = torch.ones(len(self.labels), dtype=torch.float64)
-        shares = self._spread(known @ factors.basis.T, live)
-        if self.counts is None or not len(shares):
-            return everywhere if self.counts is None else self.counts.double()
-        usual = self._random_outputs(1, torch.Generator().manual_seed(0)).abs().mean()
-        on = (shares.abs() > 1e-6 * shares.abs().amax(1, keepdim=True)).double()
-        outputs = usual * (2 * on - 1)
-        labels = torch.tensor(self.labels, device=shares.device)
-        likeness = torch.stack([
-            (made * shares).sum(1) / made.norm(dim=1).clamp_min(1e-300)
-            for made in (self.alone.at(self._neutral(len(shares)), outputs, label.expand(len(shares))) for label in labels)
-        ])  # fmt: skip
-        found = torch.bincount(likeness.abs().argmax(0), minlength=len(self.labels))
-        missing = (self.counts - found.to(self.counts)).clamp_min(0).double()
+    def _missing(self, factors: Factors, live: Tensor, known: Tensor) -> Tensor | None:
+        """(choice,) how often each target is still to be found, as far as that can be guessed; None: no idea."""
+        targets = self.neurons.targets
+        if targets is None:
+            return None
+        everywhere = torch.ones(len(targets), dtype=torch.float64)
+        if self.counts is None or not len(known):
+            return everywhere if self.counts is None else self.counts.cpu().double()
+        found = torch.bincount(self._targets(self._spread(known @ factors.basis.T, live)), minlength=len(targets))
+        missing = (self.counts.cpu() - found).clamp_min(0).double()
         return missing if bool(missing.any()) else everywhere
 
-    def _starts(self, factors: Factors, live: Tensor, generator: torch.Generator, missing: Tensor) -> Tensor:
+    def _targets(self, shares: Tensor) -> Tensor:
+        """(row,) number of the target that shares (row, neuron) look most like, were their neurons equally active."""
+        assert self.neurons.targets is not None
+        usual = self._random_outputs(1, torch.Generator().manual_seed(0)).abs().mean()
+        on = (shares.abs() > 1e-6 * shares.abs().amax(1, keepdim=True)).double()
+        numbers = torch.arange(len(self.neurons.targets), device=shares.device)
+        inputs, outputs = self._neutral(len(shares)), usual * (2 * on - 1)
+        made = [self.neurons.at(inputs, outputs, number.expand(len(shares))) for number in numbers]
+        return torch.stack([cosine_similarity(one, shares).abs() for one in made]).argmax(0).cpu()
+
+    def _starts(self, factors: Factors, live: Tensor, generator: torch.Generator, missing: Tensor | None) -> Tensor:
         """(start, r) shares of made-up examples, as the column space sees them."""
         outputs, inputs = self._random_outputs(BATCH, generator), self._neutral(BATCH)
-        try:
-            drawn = torch.multinomial(missing.cpu(), BATCH, replacement=True, generator=generator)
-            made = self.alone.at(inputs, outputs, torch.tensor(self.labels)[drawn].to(inputs.device))
-        except (InvertigoError, RuntimeError, ValueError, TypeError, IndexError):
-            made = self.alone.pulled(inputs, outputs, int(torch.randint(0, 2**31, (1,), generator=generator)))
+        if missing is None:
+            made = self.neurons.pulled(inputs, outputs, int(torch.randint(0, 2**31, (1,), generator=generator)))
+        else:
+            made = self.neurons.at(inputs, outputs, torch.multinomial(missing, BATCH, True, generator=generator))
         noise = torch.randn(len(made), factors.rank, generator=generator, dtype=torch.float64).to(made)
         starts = made[:, live] @ factors.basis
         return torch.where(starts.norm(dim=1, keepdim=True) > 0, starts, noise)
@@ -205,7 +216,7 @@ class Search:
         moved = None
         if self.reach:
             moved = self.reach * (inputs @ self.layer.weight.T + self.layer.bias).abs()
-        return self.alone.silent(inputs, moved)
+        return self.neurons.silent(inputs, moved)
 
     def _agrees(self, inputs: Tensor, shares: Tensor, zero: Tensor) -> Tensor:
         """(row,) no share is anything (`zero` (row,): rounding) where its input leaves the neuron silent."""
@@ -229,12 +240,10 @@ class Search:
         good = self._agrees(inputs, scaled, zero)
         return Separation(inputs, scaled, len(shares), rest, len(shares)) if bool(good.all()) else None
 
-    def _take(
-        self, rest: Layer, factors: Factors, directions: Tensor, live: Tensor
-    ) -> list[tuple[Tensor, Tensor]]:
+    def _take(self, rest: Layer, factors: Factors, directions: Tensor, live: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Examples whose inputs neurons show, taken off `rest`: (share of live neurons, layer input)."""
         taken: list[tuple[Tensor, Tensor]] = []
-        groups = [g for g in clusters(rest, self.plausible)]
+        groups = clusters(rest, self.plausible)
         if not groups or not len(directions):
             return taken
         inputs = torch.stack([combine(rest.weight[g], rest.bias[g]) for g in groups])
@@ -261,13 +270,10 @@ class Search:
         One neuron may show a mixture with little of a second example in it. That changes the size of the share by as
         much, so nothing is proven where the gradients have an unknown scale.
         """
-        if not self.labels or self.size is None:
+        if self.alone is None or self.size is None:
             return False
-        try:
-            made = self.alone(inputs.expand(len(self.labels), -1), torch.tensor(self.labels, device=inputs.device))
-        except (InvertigoError, RuntimeError, ValueError, TypeError, IndexError):
-            return False
-        made = made / self.size
+        numbers = torch.arange(len(self.alone.targets), device=inputs.device)
+        made = self.alone(inputs.expand(len(numbers), -1), numbers) / self.size
         times = ((made @ share) / made.square().sum(1).clamp_min(1e-300)).round().clamp_min(1)
         error = (made * times[:, None] - share).norm(dim=1) / share.norm()
         return bool((error < min(ALIKE, 100 * self.layer.eps**0.5)).any())
