@@ -69,9 +69,10 @@ def factor(matrix: Tensor, eps: float, largest: int | None = None) -> Factors | 
     floor = FLOOR * eps * values[0]
     padded = torch.cat([values, values.new_zeros(1)]).clamp_min(floor)
     gaps = padded[:-1] / padded[1:]
-    rank = int(gaps[: largest or len(gaps)].argmax()) + 1
-    if float(gaps[rank - 1]) < GAP:
+    counted = gaps[:-1][:largest]  # with full rank nothing is left to measure the rounding by
+    if not len(counted) or float(counted.max()) < GAP:
         return None
+    rank = int(counted.argmax()) + 1
     spare = max(1, (rows - rank) * (columns - rank))
     noise = max(float(values[rank:].square().sum() / spare) ** 0.5, float(floor) / (rows * columns) ** 0.5)
     return Factors(basis[:, :rank], values[:rank], noise)

@@ -229,7 +229,8 @@ class Search:
         if len(shares) < self.rank:
             return None
         shares = shares / shares.norm(dim=1, keepdim=True)
-        whole = torch.linalg.lstsq(shares.T, matrix).solution
+        frame, triangle = torch.linalg.qr(shares.T)
+        whole = torch.linalg.solve_triangular(triangle, frame.T @ matrix, upper=True)
         weights = whole[:, -1]
         if not len(shares) or bool((weights == 0).any()):
             return None
