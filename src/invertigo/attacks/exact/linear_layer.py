@@ -160,7 +160,7 @@ class LinearLayer:
         plausible = partial(self._plausible, observation, first, slack=slack)
         simulable = _separable(observation) and candidate_targets(observation) is not None
         separated = self._separated(observation, first, layer, plausible, simulable)
-        if separated is not None and len(separated.inputs) >= min(size, separated.rank):
+        if separated is not None and 2 * len(separated.inputs) >= min(size, separated.rank):
             return self._told(observation, first, separated, size, notes, started)
         if simulable:
             found, rest = _peel(observation, first, layer, size, plausible, singles)
