@@ -79,8 +79,8 @@ class Neurons:
         module = self.first.module
         own = module.forward
 
-        def forward(read: Tensor) -> Tensor:
-            made = outputs.to(read).reshape(len(read), *own(read[:1]).shape[1:])
+        def forward(input: Tensor) -> Tensor:
+            made = outputs.to(input).reshape(len(input), *own(input[:1]).shape[1:])
             seen.append(made.detach().requires_grad_())
             return seen[-1].clone()  # an in-place activation may follow
 

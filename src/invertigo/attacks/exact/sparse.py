@@ -63,11 +63,12 @@ def proven(factors: Factors, p: Tensor) -> Tensor | None:
     A direction of r numbers can be zero at r - 1 neurons by choice. One that is zero at many more, and that no other
     direction joins there (`SURPLUS` neurons tell it from the next one), is no accident.
     """
+    rows = vectors = factors.basis
     for _ in range(2):
-        off = ((factors.basis @ p).abs() < CERTAIN * factors.rounding(p))[None]
+        off = (factors.basis @ p).abs() < CERTAIN * factors.rounding(p)
         if int(off.sum()) < factors.rank - 1 + SURPLUS:
             return None
-        rows = factors.basis[off[0]]
+        rows = factors.basis[off]
         _, vectors = torch.linalg.eigh(rows.T @ rows)
         p = vectors[:, 0]
     if factors.rank == 1:
