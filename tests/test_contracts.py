@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
-from invertigo import attacks, defenses, domains, guards
+from invertigo import attacks, defenses, domains, guards, models
 from invertigo.domains import Graphs, Images
-from invertigo.testing import attack_checks, defense_checks, domain_checks, guard_checks, planted_case
+from invertigo.testing import Case, attack_checks, defense_checks, domain_checks, guard_checks, planted_case
+from invertigo.types import Batch, Observation
 
 QUICK: dict[str, dict[str, Any]] = {
     "dlg": {"iterations": 30},
@@ -30,7 +33,22 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 """Hyper-parameters with which an attack is done in about a second; without an entry, its defaults."""
 
-CASES: dict[str, Any] = {"feature_fishing": lambda attack: planted_case(attack, one_class=True)}
+
+def tokens_case(attack: Any) -> Case:
+    """One picture and its gradient through a small vision transformer, which has tokens to solve for."""
+    generator = torch.Generator().manual_seed(0)
+    model = models.build("vit", input_shape=(1, 16, 16), num_classes=4, generator=generator, dim=32, depth=1).double()
+    images = torch.rand(1, 1, 16, 16, generator=generator, dtype=torch.float64)
+    truth = Batch({"images": images, "labels": torch.tensor([1])})
+    gradient = torch.autograd.grad(cross_entropy(model(images), truth["labels"]), list(model.parameters()))
+    domain = Images((1, 16, 16))
+    return Case(Observation.from_gradients(model, cross_entropy, gradient, domain=domain, num_classes=4), truth)
+
+
+CASES: dict[str, Any] = {
+    "token_solve": tokens_case,
+    "feature_fishing": lambda attack: planted_case(attack, one_class=True),
+}
 """What to attack, where the easy case is none for an attack."""
 
 INSTANCES = {

@@ -90,7 +90,7 @@ def test_mixtures_are_refused_rather_than_returned(activation, size, dtype):
 @pytest.mark.parametrize("hidden", [8, 16, 32])
 def test_whatever_is_returned_is_right(classes, hidden):
     """Few neurons: some examples cannot be separated. Those that are returned must still be exact."""
-    for seed in range(6):
+    for seed in range(3):
         batch = private(4, seed=seed)
         batch = Batch({"images": batch["images"], "labels": batch["labels"] % classes})
         task = Task(mlp(hidden=(hidden,)), F.cross_entropy, Images(SHAPE), CLASSES)
@@ -139,7 +139,7 @@ def test_dropout_after_the_layer():
     rebuilt = reconstruct(see(mlp(dropout=0.2), batch), "linear_layer")
     found = torch.cdist(rebuilt.fields["images"].flatten(1), batch["images"].flatten(1)).min(1).values
     assert found.max() < 1e-6
-    assert any("none could be simulated" in note for note in rebuilt.notes)
+    assert any("without assuming the loss" in note for note in rebuilt.notes)
 
 
 def test_batchnorm_behind_the_layer_hides_the_batch():

@@ -165,3 +165,16 @@ def test_it_reads_well_and_serialises():
     severities = [f.severity for f in diagnosis.findings]
     assert severities == sorted(severities, key=["critical", "warning", "info"].index)
     assert json.loads(json.dumps(diagnosis.as_dict()))["leaks_exactly"] is True
+
+
+@pytest.mark.parametrize(("batch_size", "severity"), [(1, "critical"), (4, "warning")])
+def test_positions_of_a_transformer_give_its_image_away(batch_size, severity):
+    finding = doctor(build("vit"), batch_size)["position-tokens"]
+    assert finding.severity == severity
+    assert "'positions'" in finding.message
+    assert "position-tokens" not in doctor(build("lenet"), batch_size)
+
+
+def test_a_bare_linear_network_is_not_called_harmless():
+    model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 3), nn.Flatten(1))
+    assert invertigo.doctor(model, F.cross_entropy, 8)["first-layer-exact"].severity == "critical"

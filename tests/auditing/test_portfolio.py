@@ -3,7 +3,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from invertigo import models
-from invertigo.auditing.portfolio import choose, is_small_and_smooth
+from invertigo.auditing.portfolio import choose, is_small
 from invertigo.auditing.scenario import AttackSection
 from invertigo.domains import Images
 from invertigo.types import ConfigurationError, Task, UnknownNameError
@@ -26,12 +26,12 @@ def test_the_audits_own_choice_starts_with_the_exact_attacks_and_repeats_nothing
     assert not {"auto", "dlg", "idlg"} & set(chosen)
 
 
-def test_second_order_matching_is_for_small_smooth_models():
+def test_second_order_matching_is_for_small_models_with_or_without_kinks():
     assert "gauss_newton" in names("auto", task("lenet"), 4)
     assert "gauss_newton" not in names("auto", task("resnet"), 4)
-    assert is_small_and_smooth(task("lenet"), 4)
-    assert not is_small_and_smooth(task("lenet"), 1000)
-    assert not is_small_and_smooth(task("mlp"), 4)  # ReLU
+    assert is_small(task("lenet"), 4)
+    assert not is_small(task("lenet"), 1000)
+    assert "gauss_newton" in names("auto", task("mlp"), 4)  # ReLU
 
 
 def test_attacks_on_batch_statistics_need_batchnorm():

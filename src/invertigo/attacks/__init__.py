@@ -3,7 +3,7 @@
 from invertigo.attacks.active import Imprint, QuantileBias, TrapWeights
 from invertigo.attacks.amortised import AmortisedInverter
 from invertigo.attacks.auto import Auto
-from invertigo.attacks.exact import Grain, GraphRecovery, LinearLayer
+from invertigo.attacks.exact import Grain, GraphRecovery, LinearLayer, TokenSolve
 from invertigo.attacks.generative import GenerativePrior
 from invertigo.attacks.labels import LabelGuess, infer_labels
 from invertigo.attacks.matching.gauss_newton import GaussNewton
@@ -28,6 +28,7 @@ __all__ = [
     "LinearLayer",
     "QuantileBias",
     "SeeThroughGradients",
+    "TokenSolve",
     "TrapWeights",
     "infer_labels",
     "make",

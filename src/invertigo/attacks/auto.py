@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from invertigo.attacks.exact.linear_layer import LinearLayer
+from invertigo.attacks.exact.token_solve import TokenSolve
 from invertigo.attacks.matching.gauss_newton import GaussNewton
 from invertigo.attacks.matching.recipes import InvertingGradients
 from invertigo.attacks.registry import register
@@ -31,7 +32,7 @@ SOLVED = 1e-10
 @register
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """The exact attack where it applies, else Gauss–Newton in half the time, else Inverting Gradients in the rest.
+    """An exact attack where one applies, else Gauss–Newton in half the time, else Inverting Gradients in the rest.
 
     The first reconstruction that reproduces the update is returned; failing that, the last one (Inverting Gradients
     has an image prior, so what it returns degrades gracefully where the update determines little).
@@ -52,9 +53,10 @@ class Auto:
         """See `types.Attack`."""
         check_requirements(self, observation)
         started = time.monotonic()
-        exact = _attempt(LinearLayer(), observation, generator, progress)
-        if exact is not None and len(exact.fields[observation.task.domain.inputs]) == observation.num_examples:
-            return self._signed(exact)
+        for attack in (LinearLayer(seconds=self.seconds / 2), TokenSolve()):
+            exact = _attempt(attack, observation, generator, progress)
+            if exact is not None and len(exact.fields[observation.task.domain.inputs]) == observation.num_examples:
+                return self._signed(exact)
         solved = GaussNewton(seconds=self.seconds / 2).reconstruct(observation, generator=generator, progress=progress)
         if solved.objective < SOLVED:
             return self._signed(solved)

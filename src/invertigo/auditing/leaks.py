@@ -14,6 +14,7 @@ from invertigo.attacks.dry_run import dry_run
 from invertigo.attacks.exact import FirstLinear, find_first_linear
 from invertigo.auditing.diagnosis import Finding
 from invertigo.auditing.probing import NOT_PROBED
+from invertigo.auditing.token_leaks import token_findings
 from invertigo.types import LocalTraining, Observation, RequirementError, Task
 
 SPARSE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish)
@@ -26,6 +27,7 @@ def first_layer_findings(task: Task, local: LocalTraining, batch_size: int, prob
     for name, module in task.model.named_modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.weight.requires_grad:
             yield _embedding(name, module)
+    yield from token_findings(task, batch_size)
     try:
         first = find_first_linear(task.model, task.domain, mode=local.mode, run=partial(dry_run, task))
     except RequirementError:

@@ -83,11 +83,12 @@ def find_first_linear(
             "exactly only when it is a linear layer on the flattened image."
         )
     flat = probes.flatten(1)
-    if inputs.shape != flat.shape:
+    if inputs[0].numel() != flat.shape[1] or inputs.shape[-1] != flat.shape[1]:
         raise RequirementError(
             f"The first linear layer '{name}' reads a tensor of shape {tuple(inputs.shape[1:])} rather than the "
             f"{flat.shape[1]} pixels of the flattened image."
         )
+    inputs = inputs.flatten(1)
     scale = (inputs[1] - inputs[0]) / (flat[1] - flat[0])
     shift = inputs[0] - scale * flat[0]
     tolerance = 1e3 * torch.finfo(like.dtype).eps * float(inputs.abs().max() + 1)

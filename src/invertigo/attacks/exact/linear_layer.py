@@ -17,6 +17,7 @@ from invertigo.attacks.exact.alone import Alone, candidate_targets, output_count
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
 from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
 from invertigo.attacks.exact.reparametrised import weight_gradient
+from invertigo.attacks.exact.separated import Examples, Situation, seconds_from_now, separate
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.registry import register
 from invertigo.federation.modes import mode_matters
@@ -45,8 +46,10 @@ class LinearLayer:
 
     One example: every neuron's ratio $g_{W,i} / g_{b,i}$ is the image; the least-squares combination of all neurons is
     returned, also after several local steps on that example. Several examples: neurons that a single one activates
-    (ReLU) show it as ratios that agree; each is proven by simulating it alone, and taken off the gradients, which
-    uncovers others (`peeling`). As many images are returned as were proven, perhaps fewer than the batch holds. Where
+    (ReLU) show it as ratios that agree, and each leaves half of the neurons silent, which tells its share of the
+    gradients from any mixture (`separation`); where that is not enough, each is proven by simulating it alone, and
+    taken off the gradients, which uncovers others (`peeling`).
+    As many images are returned as were proven, perhaps fewer than the batch holds. Where
     nothing can be proven the attack refuses: with sigmoid or GELU every neuron mixes all examples.
 
     Where examples cannot be simulated alone (dropout, BatchNorm in training mode, several local steps), an image is
@@ -54,9 +57,12 @@ class LinearLayer:
 
     Args:
         slack: how far pixels may leave their range, as a fraction of it, before a ratio is taken for a mixture.
+        seconds: after which the search for more examples ends.
 
-    Source: Phong et al. (2017) (ratio); Boenisch et al. (2021) (neurons that one example
-    activates). Proof by simulation and peeling are ours.
+    Source: Phong et al. (2017) (ratio); Boenisch et al. (2021) (neurons that one example activates); Shariati and
+    Alambardar Meybodi (2026) (peeling with a certificate by simulation, as a decoder of LT codes; found independently).
+    The search by rank and silence (`separation`), which needs neither loss nor labels nor a neuron that shows one
+    example alone, is ours.
     """
 
     name: ClassVar[str] = "linear_layer"
@@ -78,12 +84,21 @@ class LinearLayer:
             "arXiv preprint",
             "2112.02918",
         ),
+        Paper(
+            "shariati2026cascading",
+            "Cascading Gradient Inversion via LT-Code Inspired Peeling in Federated Learning",
+            "Shariati and Alambardar Meybodi",
+            2026,
+            "arXiv preprint",
+            "2609.09659",
+        ),
     )
     requires: ClassVar[frozenset[Requirement]] = frozenset()
     domains: ClassVar[frozenset[str]] = frozenset({"images"})
     exact: ClassVar[bool] = True
 
     slack: float = 1e-3
+    seconds: float = 60.0
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -143,7 +158,11 @@ class LinearLayer:
         # Rounded ratios may leave the range a little.
         slack = max(self.slack, 4 * layer.eps)
         plausible = partial(self._plausible, observation, first, slack=slack)
-        if _separable(observation) and candidate_targets(observation) is not None:
+        simulable = _separable(observation) and candidate_targets(observation) is not None
+        separated = self._separated(observation, first, layer, plausible, simulable)
+        if separated is not None and 2 * len(separated.inputs) >= min(size, separated.rank):
+            return self._told(observation, first, separated, size, notes, started)
+        if simulable:
             found, rest = _peel(observation, first, layer, size, plausible, singles)
             if scaled := not found:
                 found, rest = _peel(observation, first, layer, size, plausible, False, scaled)
@@ -153,24 +172,77 @@ class LinearLayer:
             notes.append(f"Each image was proven by simulating it alone; {objective:.1e} of the gradient is left over.")
             notes += ["Gradients were scaled, as by clipping: each image was proven up to a factor."] * scaled
         else:
-            rows, labels = self._agreeing(observation, layer, plausible, size), None
+            rows, labels = self._agreeing(observation, layer, plausible, size, separated), None
             objective = 1.0 - len(rows) / size
             notes.append(f"Each image is shown by at least {AGREEING} neurons; none could be simulated alone.")
+        if separated is not None and len(separated.inputs) > len(rows):
+            return self._told(observation, first, separated, size, notes, started)
         if not rows:
-            raise RequirementError(
-                f"No neuron of '{first.name}' shows a single one of the {size} examples: each mixes several. "
-                "That is so with sigmoid or GELU, and with ReLU when the examples activate the same neurons."
-            )
+            raise RequirementError(self._refusal(first, layer, plausible, size))
         if len(rows) < size:
             notes.insert(0, f"{len(rows)} of {size} examples were rebuilt; the others share all their neurons.")
         choices = candidate_targets(observation)
         target = None if labels is None or choices is None else choices[labels]
         return self._result(observation, first, torch.stack(rows), target, objective, started, tuple(notes), True)
 
+    def _separated(
+        self,
+        observation: Observation,
+        first: FirstLinear,
+        layer: Layer,
+        plausible: Callable[[Tensor], Tensor],
+        simulable: bool,
+    ) -> Examples | None:
+        """Examples told apart by rank and silence. `plausible` images only; None where neurons are never silent."""
+        targets, size = candidate_targets(observation), observation.num_examples
+        alone = Alone.of(observation, first, targets, size) if simulable and size and targets is not None else None
+        given = Situation(observation, first, layer, size, plausible, targets, alone)
+        return separate(given, seconds_from_now(self.seconds))
+
+    def _told(
+        self,
+        observation: Observation,
+        first: FirstLinear,
+        examples: Examples,
+        size: int,
+        notes: list[str],
+        started: float,
+    ) -> Reconstruction:
+        notes = [*notes, *examples.notes]
+        if len(examples.inputs) < size:
+            missing = size - len(examples.inputs)
+            notes.insert(
+                0,
+                f"{len(examples.inputs)} of {size} examples were rebuilt; the other {missing} share all their neurons, "
+                "are not independent of these, or could not be proven.",
+            )
+        choices = candidate_targets(observation)
+        target = None if examples.numbers is None or choices is None else choices[examples.numbers]
+        return self._result(observation, first, examples.inputs, target, examples.rest, started, tuple(notes), True)
+
+    def _refusal(self, first: FirstLinear, layer: Layer, plausible: Callable[[Tensor], Tensor], size: int) -> str:
+        """Why nothing was rebuilt, with counts: of neurons whose ratio is an image, and of those that agree on one."""
+        _, ratios, _ = layer.ratios()
+        inside, groups = int(plausible(ratios).sum()), clusters(layer, plausible)
+        agreeing = sum(len(group) > 1 for group in groups)
+        return (
+            f"Of {len(layer.bias)} neurons of '{first.name}', {inside} show an image within its range and {agreeing} "
+            f"images are shown by more than one, but none could be proven to be a single one of the {size} examples: "
+            "as far as can be told, each mixes several. That is so with sigmoid or GELU, and with ReLU when the "
+            "examples activate the same neurons."
+        )
+
     def _agreeing(
-        self, observation: Observation, layer: Layer, plausible: Callable[[Tensor], Tensor], size: int
+        self,
+        observation: Observation,
+        layer: Layer,
+        plausible: Callable[[Tensor], Tensor],
+        size: int,
+        separated: Examples | None,
     ) -> list[Tensor]:
         outputs = output_count(observation)
+        if outputs <= 2 and separated is not None:
+            return []
         if outputs <= 2:
             raise RequirementError(
                 f"With {outputs} outputs, neurons that mix the same examples agree as well, and here no example "

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MAX_SINGLES = 256
+MAX_SINGLES = 1000
+SAME = 1e-3
+"""Relative difference up to which two candidates of a round are one example."""
 ROUNDS = 64
 ROUNDING = 30.0
 """Safety factor on machine precision for a ratio of two sums."""
@@ -160,9 +162,15 @@ def _accept(
             match = _match(layer, group, options, size, more, scaled) if more > 0 else None
             if match is not None:
                 which, times = match
+                if any(f.label == labels[which] and _same(f.inputs, candidate) for f, _ in accepted):
+                    continue  # one example's neurons may fall into several groups
                 found = Found(candidate, labels[which], 1 if scaled else int(times))
                 accepted.append((found, options[which] * times / size))
     return accepted
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return float((one - other).norm()) <= SAME * float(one.norm())
 
 
 def _all_labels(inputs: Tensor, labels: list[int], derivatives: Callable) -> Tensor:
