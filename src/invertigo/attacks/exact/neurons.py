@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invertigo.attacks.dry_run import dry_run, for_rows
+from invertigo.attacks.dry_run import dry_run
 from invertigo.attacks.exact.first_layer import FirstLinear
 from invertigo.federation.calling import calling
 from invertigo.federation.functional import simulating
@@ -39,7 +39,7 @@ class Neurons:
 
         def loss(call: Callable[..., Any], images: Tensor) -> Tensor:
             fields = {task.domain.inputs: images, task.domain.target: targets}
-            return for_rows(task, len(images)).evaluate(call, fields)
+            return task.evaluate(call, fields)
 
         return self._through(inputs, loss, outputs)
 
