@@ -38,7 +38,7 @@ class Budget:
         decided: list[tuple[Finding, Decision]] = []
         for finding in findings:
             if finding.p_value is None:
-                alarm: Decision = "block" if finding.kind == "defect" else "warn"
+                alarm: Decision = "block" if finding.kind == "defect" else finding.level
                 decided.append((finding, alarm if finding.alarming else "pass"))
                 continue
             p = next(adjusted)

@@ -65,7 +65,8 @@ class Inspector:
         started = time.perf_counter()
         local = replace(local, declared=self.declared if local.declared == Declared() else local.declared)
         if local.batch is not None:
-            local = replace(local, batch=local.batch.select(slice(0, min(self.examples, len(local.batch)))))
+            examined = local.batch.select(slice(0, min(self.examples, len(local.batch))))
+            local = replace(local, whole=local.whole or local.batch, batch=examined)
         whole = GuardVerdict("pass", round=local.round, fingerprint=received.fingerprint)
         for gate in gates:
             if gate != "load" and local.signals is None:
@@ -108,11 +109,12 @@ def _unmet(guard: Guard, history: History, local: Local) -> str:
 
 
 def _figures(found: Sequence[Finding]) -> dict[str, float]:
-    """The largest statistic of each rule."""
+    """The largest statistic of each figure."""
     figures: dict[str, float] = {}
     for finding in found:
         if math.isfinite(finding.statistic):
-            figures[finding.rule] = max(figures.get(finding.rule, -math.inf), finding.statistic)
+            name = finding.figure or finding.rule
+            figures[name] = max(figures.get(name, -math.inf), finding.statistic)
     return figures
 
 

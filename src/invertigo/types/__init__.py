@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Look,
         Received,
         Signals,
+        UseSignals,
         Visit,
     )
     from invertigo.types.observation import (
@@ -100,6 +101,7 @@ _HOMES = {
     "RequirementError": "errors",
     "Scores": "domain",
     "Signals": "guard",
+    "UseSignals": "guard",
     "Step": "defense",
     "Task": "task",
     "ThreatLevel": "threat",
@@ -165,6 +167,7 @@ __all__ = [
     "Tick",
     "UnknownNameError",
     "Update",
+    "UseSignals",
     "Visit",
     "buffers_of",
     "check_fits",

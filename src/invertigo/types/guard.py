@@ -71,18 +71,44 @@ class LayerSignals:
     slopes: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class UseSignals:
+    """A parameter where it met the batch, found by what the forward pass did rather than by a layer's class.
+
+    `slopes` (unit, row) are derivatives of each example's loss by the output of each row, `inputs` (unit, feature) what
+    the rows read; the gradient's row k is the sum over units of slope times input. A unit is an example, a token of
+    one, or a patch. `entries` (row, feature) are places in the flat parameter, None where rows are those of its first
+    axis; `bias_entries` (row,) those in `bias`. `coverage` is the part of an example
+    that one unit is; `owner` (unit,) says whose it is. `inputs` are None where only the slopes are known.
+    """
+
+    parameter: str
+    how: str
+    slopes: Tensor
+    coverage: float
+    owner: Tensor
+    inputs: Tensor | None = None
+    parameter_size: int = 0
+    entries: Tensor | None = None
+    bias: str | None = None
+    bias_entries: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Signals:
     """What one forward and backward pass of the probe batch through the received model shows, without any step.
 
     `losses` (example) are None where the task's loss cannot be taken of one example; `loss` is their mean. `refusal`
-    says why the pass could not be made.
+    says why the pass could not be made. `uses` are all the places where parameters met the batch;
+    `unseen[name]` says of which parameters that could not be told, and why.
     """
 
     loss: float
     losses: Tensor | None
     layers: Mapping[str, LayerSignals]
     refusal: str | None = None
+    uses: tuple[UseSignals, ...] = ()
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +124,8 @@ class Local:
     round: int = 0
     declared: Declared = field(default_factory=Declared)
     signals: Signals | None = None
+    whole: Batch | None = None
+    """All examples of the client's at hand, where `batch` are those examined: honest reference models train on them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +134,9 @@ class Finding:
 
     `p_value` is None where nothing random is tested: a published rule without a null law, or a leak. `alarming` is what
     a guard says of such a finding; with a p-value, the inspector's budget decides. `rows` are of `layer`; `examples`
-    are positions in the client's batch that can be read off the update, of `of` examined.
+    are positions in the client's batch that can be read off the update, of `of` examined. `level` is what an alarm
+    without a p-value comes to, `figure` the name of the statistic in the history (by default the rule's). `drop` are
+    places in the update's flat tensors; without them the leak is closed.
     """
 
     rule: str
@@ -121,6 +151,9 @@ class Finding:
     examples: tuple[int, ...] = ()
     of: int = 0
     alarming: bool = False
+    level: Decision = "warn"
+    figure: str = ""
+    drop: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.p_value is not None and not 0 <= self.p_value <= 1:
@@ -159,6 +192,25 @@ class GuardVerdict:
         """Positions of examples that can be read off the update."""
         return tuple(sorted({i for f in self.observed for i in f.examples}))
 
+    @property
+    def drop(self) -> dict[str, Tensor]:
+        """Places in the update's flat tensors that show more than an honest round would."""
+        places: dict[str, list[Tensor]] = {}
+        for finding in self.observed:
+            for name, found in finding.drop.items():
+                places.setdefault(name, []).append(found.cpu())
+        return {name: torch.cat(found).unique() for name, found in places.items()}
+
+    def repaired(self, update: Update) -> Update:
+        """The update with zeros where it would show more of single examples than an honest round does."""
+        tensors = dict(update.tensors)
+        for name, places in self.drop.items():
+            if name in tensors:
+                flat = tensors[name].clone().reshape(-1)
+                flat[places.to(flat.device)] = 0
+                tensors[name] = flat.reshape(tensors[name].shape)
+        return replace(update, tensors=tensors)
+
     def summary(self) -> str:
         """One line: the decision and its strongest reason."""
         if not self.findings:
@@ -174,13 +226,20 @@ class GuardVerdict:
             "malicious": self.malicious,
             "leaking": self.leaking,
             "recoverable": list(self.recoverable),
-            "findings": [asdict(f) for f in self.findings],
+            "findings": [_plain(f) for f in self.findings],
+            "repair": {name: len(places) for name, places in self.drop.items()},
             "figures": dict(self.figures),
             "skipped": dict(self.skipped),
             "tests": len(self.observed),
             "fingerprint": self.fingerprint,
             "seconds": round(self.seconds, 4),
         }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    """As JSON holds it; of the places to drop, their number."""
+    told = asdict(replace(finding, drop={}))
+    return {**told, "drop": {name: len(places) for name, places in finding.drop.items()}}
 
 
 @dataclass(frozen=True)
