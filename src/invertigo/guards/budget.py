@@ -43,7 +43,9 @@ class Budget:
                 continue
             p = next(adjusted)
             level: Decision = "block" if p <= self.block * share else "warn" if p <= self.warn * share else "pass"
-            decided.append((finding, level))
+            # A run that diverged is no accusation; it may recover, and what leaves is measured all the same.
+            held = "warn" if finding.kind == "divergence" and level == "block" else level
+            decided.append((finding, held))
         return decided
 
 

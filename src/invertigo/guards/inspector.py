@@ -98,7 +98,7 @@ def _unmet(guard: Guard, history: History, local: Local) -> str:
     reasons = {
         "probe": refusal or ("" if local.batch is not None else "there is no probe batch"),
         "update": "" if local.update is not None else "there is no update yet",
-        "history": "" if any(v.decision == "pass" for v in history.visits) else "no earlier round has passed",
+        "history": "" if history.settled else "no earlier round has passed",
         "fingerprint": "" if local.declared.fingerprint else "no fingerprint was announced",
         "classes": "" if local.task.num_classes else "the task does not say how many classes there are",
         "initial": "the initialisation was not declared"

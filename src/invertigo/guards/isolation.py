@@ -40,7 +40,8 @@ class Isolation:
 
     A batch leaks honestly as well. So the count is held against the client's clean rounds and against reference models,
     drawn and trained by the client itself. More than usual is taken out of the update (`Finding.drop`); more than
-    `Allowance.most` is refused.
+    `Allowance.most` is refused. Peeling is a chain reaction, whose length varies wildly between honest rounds, so it is
+    stopped by what is taken out and is no reason to refuse.
 
     Source: the row-wise reading is that of the attacks it stands against; measure and policy are ours.
     """
@@ -78,7 +79,7 @@ class Isolation:
         return Finding(
             self.name, self.gate, "leak", one.count, None, message, ACTION,
             layer=one.sheet.parts[0].parameter, rows=one.rows, examples=one.examples, of=one.of,
-            alarming=one.count > allowed.most, level="block", figure=figure(one), drop=drop,
+            alarming=one.count > allowed.most and one.how != "peeling", level="block", figure=figure(one), drop=drop,
         )  # fmt: skip
 
     def _reference(self, unknown: list[Leak], history: History, local: Local) -> tuple[dict, tuple[Finding, ...]]:

@@ -10,7 +10,7 @@ from invertigo.types import History
 
 REFERENCE = "reference:"
 """Prefix of figures of honest reference models; these count whatever became of the round."""
-SPREAD = 1.5
+SPREAD = 2.0
 """Deviations, on the scale of square roots, above the largest honest count that are still no reason to refuse."""
 
 
@@ -26,8 +26,8 @@ class Allowance:
 def allowance(figure: str, history: History, measured: Sequence[float] = ()) -> Allowance:
     r"""From the client's clean rounds, its reference models, and those `measured` just now.
 
-    `usual` is the median, rounded up. `most` is $(\sqrt{\max + 1} + 1.5)^2$: a count of rare and nearly independent
-    events has a standard deviation of at most a half on the scale of square roots, and 1.5 is three of them above the
+    `usual` is the median, rounded up. `most` is $(\sqrt{\max + 1} + 2)^2$: a count of rare and nearly independent
+    events has a standard deviation of at most a half on the scale of square roots, and 2 is four of them above the
     largest that was ever seen. Clean rounds count up to what the reference models allow, so that a server cannot raise
     the allowance round by round.
     """

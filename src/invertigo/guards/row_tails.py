@@ -46,11 +46,15 @@ class RowTails:
         for matrix in matrices(received, local):
             if matrix.head or matrix.convolution or matrix.bias is None or matrix.weight.shape[1] < self.least:
                 continue
-            # Dead rows (all zeros, as pruning leaves them) have no direction to be far in.
-            norms = matrix.weight.norm(dim=1)
-            live = norms > 1e-6 * norms.max()
+            # Dead rows have no direction to be far in; of pruned rows, what is left counts. No row is too small.
+            size = matrix.weight.abs().amax(1, keepdim=True)
+            norms = size[:, 0] * (matrix.weight / size.clamp_min(torch.finfo(size.dtype).tiny)).norm(dim=1)
+            counts = (matrix.weight != 0).sum(1).to(norms)
+            live = (norms > 0) & (counts >= self.least)
+            if not bool(live.any()):
+                continue
             features = matrix.weight.shape[1]
-            z = torch.where(live, -matrix.bias * features**0.5 / norms.clamp_min(1e-30), 0.0)
+            z = torch.where(live, -matrix.bias / (norms / counts.clamp_min(1).sqrt()), 0.0).nan_to_num(0.0, 1e30, -1e30)
             worst, deviation = float(z.max()), self.scale * features**0.25
             p = at_least_one(row_tail_p(worst, deviation), len(z))
             rows = (z > 4 * deviation).nonzero()[:, 0].tolist()

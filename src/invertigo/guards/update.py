@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from invertigo.guards.divergence import unless_diverged
 from invertigo.guards.nulls import predictive_p
 from invertigo.guards.published import DETECTABILITY
 from invertigo.guards.registry import register
@@ -41,4 +42,5 @@ class UpdateJump:
             f", {math.exp(figure - past[-1][1]):.3g} times that of round {past[-1][0]}." if past else "."
         )
         action = "Do not send it; the model makes some example's gradient dominate."
-        return (Finding(self.name, self.gate, "malice", figure, p, message, action),)
+        found = Finding(self.name, self.gate, "malice", figure, p, message, action)
+        return (unless_diverged(found, received, local) if local.batch is not None else found,)

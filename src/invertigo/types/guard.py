@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from invertigo.types.batch import Batch
 from invertigo.types.errors import InvalidValueError
 from invertigo.types.paper import Paper
+from invertigo.types.printable import printable
 from invertigo.types.task import Task
 from invertigo.types.training import LocalTraining
 from invertigo.types.update import Update
 
 Gate = Literal["load", "train", "send"]
-Kind = Literal["malice", "leak", "defect"]
+Kind = Literal["malice", "leak", "defect", "divergence"]
 Decision = Literal["pass", "warn", "block"]
 Look = Literal["zero_head", "lora", "pruned", "tied", "dirac", "quantised"]
 HISTORY_VERSION = 1
+LASTING = 3
+"""Warned rounds in a row from which a change counts as how things are."""
+MOST_COUNTED = 2**53
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Received:
         for name in sorted(self.tensors):
             tensor = self.tensors[name].detach().cpu().contiguous()
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+            # Through a copy of one dimension at least, which every dtype and shape can be viewed as bytes of.
+            if tensor.numel():
+                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -156,6 +162,7 @@ class Finding:
     drop: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
         if self.p_value is not None and not 0 <= self.p_value <= 1:
             raise InvalidValueError(f"Finding of '{self.rule}': p_value={self.p_value} is no probability.")
 
@@ -261,8 +268,30 @@ class History:
     """How often a model was inspected, also those that were refused: the budget counts them."""
 
     def clean(self, figure: str) -> list[tuple[int, float]]:
-        """(round, value) of a figure in the rounds that passed."""
-        return [(v.round, v.figures[figure]) for v in self.visits if v.decision == "pass" and figure in v.figures]
+        """(round, value) of a figure in the rounds that count: those that passed, and those of a lasting change.
+
+        A warning that repeats itself in `LASTING` rounds in a row is how things are now: a larger learning rate, say.
+        From then on these rounds are what later ones are held against.
+        """
+        return [(v.round, v.figures[figure]) for v in self._counting() if figure in v.figures]
+
+    def _counting(self) -> list[Visit]:
+        counting: list[Visit] = []
+        run: list[Visit] = []
+        for visit in self.visits:
+            run = [*run, visit] if visit.decision == "warn" else []
+            if visit.decision == "pass":
+                counting.append(visit)
+            elif len(run) == LASTING:
+                counting += run
+            elif len(run) > LASTING:
+                counting.append(visit)
+        return counting
+
+    @property
+    def settled(self) -> bool:
+        """There is a round that later ones can be held against."""
+        return bool(self._counting())
 
     def add(self, verdict: GuardVerdict, *, keep: int = 1000) -> History:
         """With this verdict's round at the end; only the last `keep` rounds are kept."""
@@ -285,12 +314,29 @@ class History:
                     f"The guard's history is of version {held['version']}, this is version {HISTORY_VERSION}: it "
                     "starts anew, so the next model is inspected like the first."
                 )
-            visits = tuple(Visit(**visit) for visit in held["visits"])
-            if not all(math.isfinite(float(x)) for v in visits for x in v.figures.values()):
-                raise ValueError("a figure is not finite")
-            return cls(visits, int(held["inspections"])), None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return cls(), f"The guard's history cannot be read ({error}), so it starts anew."
+            visits = tuple(_checked(Visit(**visit)) for visit in held["visits"])
+            return cls(visits, _counted(held["inspections"], "inspections")), None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            return cls(), printable(f"The guard's history cannot be read ({error}), so it starts anew.")
+
+
+def _checked(visit: Visit) -> Visit:
+    """A visit as `dumps` writes it. Raises: ValueError, TypeError."""
+    _counted(visit.round, "round")
+    if visit.decision not in get_args(Decision):
+        raise ValueError(f"the decision {visit.decision!r} is none of {get_args(Decision)}")
+    if not isinstance(visit.fingerprint, str):
+        raise TypeError("a fingerprint is no text")
+    for name, value in visit.figures.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"the figure {name!r} is {value!r}, no finite number")
+    return visit
+
+
+def _counted(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_COUNTED:
+        raise ValueError(f"{what} is {value!r}, no count")
+    return value
 
 
 @runtime_checkable
