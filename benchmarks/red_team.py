@@ -119,7 +119,7 @@ def crafted_task(family: Family, task: Task, public: Batch, generator: torch.Gen
 def looked(
     sent: Task, batch: Batch, own: Task, history: History, turn: int, reads: tuple, bare: float | None = None
 ) -> tuple[float, GuardVerdict, tuple[float, float]]:
-    """What can be read of the plain update, the default guard's verdict, and what leaves past the gate and by default."""
+    """What is read of the plain update, the default guard's verdict, and what leaves past the gate and by default."""
     update = train_locally(sent, batch, GRADIENT)
     nothing = GuardVerdict("pass")
     if bare is None:
