@@ -13,6 +13,7 @@ from invertigo.domains import Images
 from invertigo.federation import train_locally
 from invertigo.guards import Inspector, Isolation, Unlooked
 from invertigo.guards.combinations import alone, alone_in_pairs, peeled
+from invertigo.guards.groups import alone_in_groups
 from invertigo.guards.signals import signals_of
 from invertigo.types import Batch, History, Local, LocalTraining, Received, Task
 
@@ -219,3 +220,21 @@ def hidden(local: Local):
     assert local.update is not None
     noisy = {n: t + t.std() * drawn(*t.shape, seed=9) for n, t in local.update.tensors.items()}
     return replace(local.update, tensors=noisy)
+
+
+def test_rows_whose_columns_are_not_parallel_are_combined():
+    """Bins of two rows with columns of their own in two dimensions: a reader takes four rows at a time."""
+    generator = torch.Generator().manual_seed(0)
+    measured, edges = torch.randn(40, generator=generator), torch.randn(30, generator=generator)
+    own, columns = torch.randn(40, 2, generator=generator), torch.randn(2, 60, generator=generator)
+    slopes = (measured[:, None] > edges.repeat_interleave(2)) * (own @ columns)
+    bins = torch.bucketize(measured, edges.sort().values)
+    alone_in_bin = {i for i in range(40) if bins[i] > 0 and int((bins == bins[i]).sum()) == 1}
+    few = {i for i in alone_in_bin if int((measured > measured[i]).sum()) < 8}  # too few units to tell
+    units, rows = alone_in_groups(slopes)
+    assert len(alone_in_bin - few) > 3
+    assert alone_in_bin - few <= set(units.nonzero()[:, 0].tolist()) <= alone_in_bin
+    assert bool(rows.any())
+    honest = torch.randn(40, 64, generator=generator).relu()
+    assert not alone_in_groups(honest)[0].any()
+    assert not alone_in_groups(torch.randn(40, 8, generator=generator))[0].any()

@@ -21,6 +21,7 @@ ACTION = "Do not send it as it is: send it without these rows (`GuardVerdict.rep
 HOW = {
     "rows": "alone in rows",
     "pairs": "alone in rows or in two rows taken together",
+    "groups": "alone in rows that fire together",
     "peeling": "alone once others are subtracted",
     "update": "found in what is about to leave",
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invertigo.guards.combinations import alone, alone_in_pairs, peeled
+from invertigo.guards.groups import alone_in_groups
 from invertigo.guards.sheets import Sheet
 
 MOST = 2**24
@@ -22,7 +23,7 @@ _KNOWN: WeakKeyDictionary[Sheet, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 class Leak:
     """What the gradients of one sheet show. `count` is in examples' worth of content: a token is a part of one.
 
-    `how` is `rows` (alone in a row), `pairs` (alone in two rows together), `peeling`, or `update` (read back). `rows`
+    `how` is `rows` (alone in a row), `pairs` or `groups` (of rows together), `peeling`, or `update` (read back). `rows`
     show these `examples`, the best with `decibels` at least.
     """
 
@@ -45,7 +46,7 @@ def leaks(found: Iterable[Sheet], examples: int, epsilon: float, first: frozense
 
 
 def leaks_of(sheet: Sheet, examples: int, epsilon: float, first: bool) -> list[Leak]:
-    """Units alone in rows, in pairs of rows, and, where `first`, after peeling."""
+    """Units alone in rows, in pairs and in groups of rows, and, where `first`, after peeling."""
     single = alone(sheet.slopes)
     pairs, _ = pairs_of(sheet, epsilon)
     units, rows = _marked(len(single), pairs[:, 0]), _marked(single.shape[1], pairs[:, 1:].flatten())
@@ -53,6 +54,8 @@ def leaks_of(sheet: Sheet, examples: int, epsilon: float, first: bool) -> list[L
         leak(sheet, "rows", single.any(1), single.any(0), examples),
         leak(sheet, "pairs", units | single.any(1), rows | single.any(0), examples),
     ]
+    units, rows = alone_in_groups(sheet.slopes)
+    found.append(leak(sheet, "groups", units | single.any(1), rows | single.any(0), examples))
     if first:
         found.append(leak(sheet, "peeling", peeled(sheet.slopes, epsilon), single.any(0), examples))
     return found
