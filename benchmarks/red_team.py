@@ -164,7 +164,8 @@ def own_slopes(task: Task, batch: Batch) -> Tensor:
     with torch.no_grad():
         features = model.features(batch["images"])  # type: ignore[operator]
         head = model.head.weight  # type: ignore[union-attr]
-        fires = ((features @ model.w.T + model.b) > 0).double()  # type: ignore[operator]
+        slope = getattr(model, "slope", 0.0)
+        fires = torch.where(features @ model.w.T + model.b > 0, 1.0, slope).double()  # type: ignore[operator]
         errors = (model(batch["images"]).softmax(1) - torch.eye(CLASSES)[batch["labels"]]).double()
         units = len(features) // len(errors)
         return fires * (errors.repeat_interleave(units, 0) @ head.double()) / units

@@ -207,7 +207,7 @@ def soliton(rows: Rows, seen: Tensor, generator: torch.Generator, turn: int) -> 
 @dataclass(frozen=True)
 class Family:
     """`after` marks what was made once the guard's rules were fixed. Decoy columns were, and passed with up to 34 of 64
-    examples; the reading of groups was added in their view.
+    examples (behind leaky ReLU with 24); the reading of groups, and of gates, was added in their view.
     """
 
     name: str
@@ -236,6 +236,9 @@ FAMILIES = (
     Family("soliton-data", "F.linear", soliton, after=True),
     Family("decoy columns, 4 rows a reading", "F.linear", decoy_columns(2)),
     Family("decoy columns, 8 rows a reading", "F.linear", decoy_columns(4)),
+    Family("soliton behind a convolution", "convolution", soliton, after=True),
+    Family("decoy columns, leaky ReLU", "leaky", decoy_columns(2)),
+    Family("imprint, leaky ReLU", "leaky", imprint_scaled, after=True),
     Family("rows of two examples", "F.linear", pairs_of_two, after=True),
     Family("learned against the rules", "F.linear", learned, after=True),
 )

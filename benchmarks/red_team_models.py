@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import leaky_relu, linear
 
 PIXELS, CLASSES = 64, 10
 
@@ -48,9 +48,9 @@ class Classifier(nn.Module):
 class Planted(nn.Module):
     """`reads` makes features of an image; rows (`w`, `b`) read them, and `head` reads the rows."""
 
-    def __init__(self, form: str, before: nn.Module, features: int, rows: int) -> None:
+    def __init__(self, form: str, before: nn.Module, features: int, rows: int, slope: float = 0.0) -> None:
         super().__init__()
-        self.form, self.before = form, before
+        self.form, self.before, self.slope = form, before, slope
         self.w, self.b = nn.Parameter(torch.zeros(rows, features)), nn.Parameter(torch.zeros(rows))
         self.head = Classifier(rows)
 
@@ -60,7 +60,7 @@ class Planted(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See `nn.Module`."""
-        return self.head(torch.relu(FORMS[self.form](self.features(images), self.w, self.b)))
+        return self.head(leaky_relu(FORMS[self.form](self.features(images), self.w, self.b), self.slope))
 
 
 class Levels(nn.Module):
@@ -116,6 +116,7 @@ STAGES = {
     "convolution": lambda rows: Planted(
         "F.linear", nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), 96, rows
     ),
+    "leaky": lambda rows: Planted("F.linear", nn.Identity(), PIXELS, rows, slope=0.01),
     "embedding": lambda rows: Planted("F.linear", Levels(), 3 * PIXELS, rows),
     "attention": Attentive,
 }

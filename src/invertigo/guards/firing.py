@@ -44,15 +44,17 @@ class FiringRates:
         for sheet in sheets(signals_of(received, local).uses):
             if sheet.parts[0].how != "rows" or len(sheet.slopes) < LEAST:
                 continue
-            few = max(2, int(self.rare * len(sheet.slopes)))
-            fires = (sheet.slopes != 0).sum(0)
+            # Units that no row passes a gradient of, such as tokens that the head does not read, say nothing of rows.
+            passing = sheet.slopes != 0
+            units, fires = int(passing.any(1).sum()), passing.sum(0)
+            few = max(2, int(self.rare * units))
             rows, live = ((fires > 0) & (fires <= few)).nonzero()[:, 0].tolist(), int((fires > 0).sum())
             share = len(rows) / max(live, 1)
-            if live >= LEAST and (worst is None or share > worst.statistic):
+            if min(live, units) >= LEAST and (worst is None or share > worst.statistic):
                 message = f"{len(rows)} of {live} rows of '{sheet.name}' fire for {few} examples or fewer."
                 action = "Skip the round, or train on more examples a step."
                 worst = Finding(
-                    self.name, self.gate, "malice", share, rare_rows_p(share, live, len(sheet.slopes)), message, action,
+                    self.name, self.gate, "malice", share, rare_rows_p(share, live, units), message, action,
                     layer=sheet.parts[0].parameter, rows=tuple(rows),
                 )  # fmt: skip
         if worst is None:

@@ -12,7 +12,9 @@ LOW, SEEN, MOST = 1e-5, 1e-3, 4096
 """Singular value, as a part of the largest, that counts as zero; least part of a reading that is the unit's; groups."""
 
 
-def alone_in_groups(slopes: Float[Tensor, "unit row"]) -> tuple[Bool[Tensor, " unit"], Bool[Tensor, " row"]]:
+def alone_in_groups(
+    slopes: Float[Tensor, "unit row"], gates: Bool[Tensor, "unit row"] | None = None
+) -> tuple[Bool[Tensor, " unit"], Bool[Tensor, " row"]]:
     r"""Units that tell two groups of rows apart and stand alone in a combination of both, and these rows.
 
     A group is all rows that fire for the same units. Its slopes are $u_i \cdot v_k$ for the columns $v_k$ by which the
@@ -20,18 +22,29 @@ def alone_in_groups(slopes: Float[Tensor, "unit row"]) -> tuple[Bool[Tensor, " u
     combined to any slope, by the columns alone. Two groups that differ in one unit, combined to the same slope, differ
     in that unit alone. Only groups of fewer rows than units are looked at: larger ones can always be combined so, but
     by slopes that an attacker does not know.
+
+    Where a row is never quite silent (leaky ReLU), `gates` say for which units its output is positive.
     """
     wide = slopes.double()
-    support = wide != 0
+    firing = wide != 0
+    units, rows = _read(wide, firing)
+    if gates is None:
+        return units, rows
+    more = _read(wide, gates & firing.any(0))
+    return units | more[0], rows | more[1]
+
+
+def _read(wide: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
     units = torch.zeros(len(wide), dtype=torch.bool, device=wide.device)
     rows = torch.zeros(wide.shape[1], dtype=torch.bool, device=wide.device)
     for unit, smaller, larger in _neighbours(support):
         members = torch.cat([smaller, larger])
-        common = support[:, smaller[0]]
-        if len(members) < 3 or int(common.sum()) < len(members):
+        columns = wide[:, members] / wide[:, members].abs().amax(0).clamp_min(1e-300)
+        others = (columns != 0).any(1)
+        others[unit] = False
+        if len(members) < 3 or int(others.sum()) < len(members):
             continue
-        columns = wide[:, members] / wide[:, members].abs().amax(0)
-        _, sizes, right = torch.linalg.svd(columns[common], full_matrices=True)
+        _, sizes, right = torch.linalg.svd(columns[others], full_matrices=True)
         free = right[int((sizes > LOW * sizes[0]).sum()) :]
         if len(free) and float((free @ columns[unit]).norm()) > SEEN * float(columns[unit].norm()):
             units[unit] = True

@@ -15,7 +15,7 @@ from invertigo.guards.registry import register
 from invertigo.guards.self_reading import read_back
 from invertigo.guards.sheets import sheets
 from invertigo.guards.signals import signals_of
-from invertigo.types import INVERTIGO, Finding, Gate, History, Local, Paper, Received, Signals
+from invertigo.types import INVERTIGO, Finding, Gate, History, Local, Paper, Received
 
 ACTION = "Do not send it as it is: send it without these rows (`GuardVerdict.repaired`), or train on more examples."
 HOW = {
@@ -57,7 +57,7 @@ class Isolation:
         signals = signals_of(received, local)
         examples = len(local.batch) if local.batch is not None else 0
         laid = sheets(signals.uses)
-        found = leaks(laid, examples, rounding(local), readers_of_examples(signals, local))
+        found = leaks(laid, examples, rounding(local))
         if local.update is not None:
             found += read_back(laid, local.update, examples, rounding(local))
         unknown = [one for one in found if one.count > allowance(basis(one), history).usual]
@@ -92,7 +92,7 @@ class Isolation:
         for model in honest_models(local, local.round):
             signals = signals_of(model, replace(local, signals=None))
             examples = len(local.batch) if local.batch is not None else 0
-            for one in leaks(sheets(signals.uses), examples, rounding(local), readers_of_examples(signals, local)):
+            for one in leaks(sheets(signals.uses), examples, rounding(local)):
                 measured.setdefault(figure(one), []).append(one.count)
         known = {f"{REFERENCE}{name}#{i}": v for name, values in measured.items() for i, v in enumerate(values)}
         known[REFERENCE + "rounds"] = float(local.round)
@@ -148,23 +148,13 @@ def rounding(local: Local) -> float:
     return max((torch.finfo(t.dtype).eps for t in tensors.values() if t.is_floating_point()), default=1e-7)
 
 
-def readers_of_examples(signals: Signals, local: Local) -> frozenset[str]:
-    """Parameters whose inputs are the examples themselves: there, an attacker can prove and subtract what it read."""
-    inputs = local.batch.fields.get(local.task.domain.inputs) if local.batch is not None else None
-    if inputs is None or not inputs.is_floating_point():
-        return frozenset()
-    flat = inputs.flatten(1)
-    read = [use for use in signals.uses if use.inputs is not None and use.inputs.shape == flat.shape]
-    return frozenset(use.parameter for use in read if bool((use.inputs == flat.to(use.inputs)).all()))
-
-
 def dropped(one: Leak, allowed: Allowance, epsilon: float) -> dict[str, Tensor]:
     """Places of the rows whose absence leaves no more than usual: those that show examples, then all."""
     sheet, rows = one.sheet, set(one.rows)
     for _ in range(TRIES):
         if one.how == "update":
             break
-        told = leaks_of(sheet.without(rows), one.of, epsilon, first=True)
+        told = leaks_of(sheet.without(rows), one.of, epsilon)
         left = next(found for found in told if found.how == one.how)
         if left.count <= allowed.usual:
             break

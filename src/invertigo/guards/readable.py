@@ -36,17 +36,21 @@ class Leak:
     decibels: float = 20.0
 
 
-def leaks(found: Iterable[Sheet], examples: int, epsilon: float, first: frozenset[str]) -> list[Leak]:
-    """Every sheet's leaks. `first` are parameters that read the examples themselves, where peeling works."""
+def leaks(found: Iterable[Sheet], examples: int, epsilon: float) -> list[Leak]:
+    """Every sheet's leaks."""
     told: list[Leak] = []
     for sheet in found:
         if sheet.matters:
-            told += leaks_of(sheet, examples, epsilon, sheet.parts[0].parameter in first)
+            told += leaks_of(sheet, examples, epsilon)
     return told
 
 
-def leaks_of(sheet: Sheet, examples: int, epsilon: float, first: bool) -> list[Leak]:
-    """Units alone in rows, in pairs and in groups of rows, and, where `first`, after peeling."""
+def leaks_of(sheet: Sheet, examples: int, epsilon: float) -> list[Leak]:
+    """Units alone in rows, in pairs and in groups of rows, and after peeling.
+
+    Who has read all that a layer reads of an example knows what the layers behind it make of that, and can subtract it;
+    a token or a patch alone does not tell.
+    """
     single = alone(sheet.slopes)
     pairs, _ = pairs_of(sheet, epsilon)
     units, rows = _marked(len(single), pairs[:, 0]), _marked(single.shape[1], pairs[:, 1:].flatten())
@@ -54,9 +58,9 @@ def leaks_of(sheet: Sheet, examples: int, epsilon: float, first: bool) -> list[L
         leak(sheet, "rows", single.any(1), single.any(0), examples),
         leak(sheet, "pairs", units | single.any(1), rows | single.any(0), examples),
     ]
-    units, rows = alone_in_groups(sheet.slopes)
+    units, rows = alone_in_groups(sheet.slopes, sheet.gates)
     found.append(leak(sheet, "groups", units | single.any(1), rows | single.any(0), examples))
-    if first:
+    if sheet.coverage >= 1:
         found.append(leak(sheet, "peeling", peeled(sheet.slopes, epsilon), single.any(0), examples))
     return found
 

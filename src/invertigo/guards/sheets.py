@@ -24,6 +24,7 @@ class Sheet:
     coverage: float
     owner: Tensor
     inputs: Tensor | None
+    gates: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -84,10 +85,14 @@ def sheets(uses: Iterable[UseSignals]) -> list[Sheet]:
         if use.inputs is not None:
             key = (use.inputs.data_ptr(), tuple(use.inputs.shape), len(use.slopes))
         held.setdefault(key, []).append(use)
-    return [
-        Sheet(tuple(parts), torch.cat([p.slopes for p in parts], 1), parts[0].coverage, parts[0].owner, parts[0].inputs)
-        for parts in held.values()
-    ]  # fmt: skip
+    return [_side_by_side(parts) for parts in held.values()]
+
+
+def _side_by_side(parts: list[UseSignals]) -> Sheet:
+    slopes = torch.cat([part.slopes for part in parts], 1)
+    known = [part.gates for part in parts if part.gates is not None]
+    gates = torch.cat(known, 1) if len(known) == len(parts) else None
+    return Sheet(tuple(parts), slopes, parts[0].coverage, parts[0].owner, parts[0].inputs, gates)
 
 
 def _whole(uses: Iterable[UseSignals]) -> list[UseSignals]:
@@ -106,7 +111,8 @@ def _whole(uses: Iterable[UseSignals]) -> list[UseSignals]:
         both = old.inputs is not None and use.inputs is not None and old.inputs.shape[-1] == use.inputs.shape[-1]
         inputs = torch.cat([old.inputs, use.inputs]) if both else None  # type: ignore[list-item]
         coverage = old.coverage * len(old.slopes) / len(slopes)
-        held[key] = replace(old, slopes=slopes, coverage=coverage, owner=owner, inputs=inputs)
+        gates = None if old.gates is None or use.gates is None else torch.cat([old.gates, use.gates])
+        held[key] = replace(old, slopes=slopes, coverage=coverage, owner=owner, inputs=inputs, gates=gates)
     return list(held.values())
 
 

@@ -93,9 +93,11 @@ def _signal(use: Use, slope: Tensor, examples: int) -> UseSignals:
         places = torch.arange(weight.numel()).reshape(weight.shape) if use.entries is None else use.entries
         entries = meeting.turned(places)
     flat = arranged.reshape(-1, arranged.shape[-1])
+    gates = (meeting.arrange(use.output.detach()) > 0).reshape(flat.shape)
+    bias = None if use.bias is None else use.bias.parameter
     return UseSignals(
-        use.parameter, meeting.how, flat, coverage, owner, read, weight.numel(), entries,
-        None if use.bias is None else use.bias.parameter, None if use.bias is None else use.bias.entries,
+        use.parameter, meeting.how, flat, coverage, owner, read, gates, weight.numel(), entries, bias,
+        None if use.bias is None else use.bias.entries,
     )  # fmt: skip
 
 
