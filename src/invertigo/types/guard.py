@@ -83,7 +83,7 @@ class UseSignals:
 
     `slopes` (unit, row) are derivatives of each example's loss by the output of each row, `inputs` (unit, feature) what
     the rows read; the gradient's row k is the sum over units of slope times input. A unit is an example, a token of
-    one, or a patch; `owner` (unit,) says whose it is, `coverage` what part of an example. `gates` (unit, row) says which
+    one, or a patch; `owner` (unit,) says whose, `coverage` what part of an example. `gates` (unit, row) says which
     outputs are positive. `entries` (row, feature) are places in the flat parameter, None where rows are those of its
     first axis; `bias_entries` (row,) those in `bias`. `inputs` are None where only the slopes are known.
     """
