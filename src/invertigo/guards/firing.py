@@ -19,7 +19,8 @@ LEAST = 16
 @register
 @dataclass(frozen=True, kw_only=True)
 class FiringRates:
-    """Share of rows that pass on the gradient of a few examples only, of those that pass on any.
+    """Share of rows that pass on the gradient of some examples, but of a few only. Dead rows count as honest: they show
+    nothing, and a run that diverges leaves many.
 
     That is what quantile biases do, wherever their threshold is carried: in the bias, or in weights along the mean of
     the client's features. Honest layers have such rows too, up to a third of them in those that we measured, which the
@@ -49,9 +50,9 @@ class FiringRates:
             units, fires = int(passing.any(1).sum()), passing.sum(0)
             few = max(2, int(self.rare * units))
             rows, live = ((fires > 0) & (fires <= few)).nonzero()[:, 0].tolist(), int((fires > 0).sum())
-            share = len(rows) / max(live, 1)
+            share = len(rows) / len(fires)
             if min(live, units) >= LEAST and (worst is None or share > worst.statistic):
-                message = f"{len(rows)} of {live} rows of '{sheet.name}' fire for {few} examples or fewer."
+                message = f"{len(rows)} of {len(fires)} rows of '{sheet.name}' fire for {few} examples or fewer."
                 action = "Skip the round, or train on more examples a step."
                 worst = Finding(
                     self.name, self.gate, "malice", share, rare_rows_p(share, live, units), message, action,
