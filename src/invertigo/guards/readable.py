@@ -52,14 +52,13 @@ def leaks_of(sheet: Sheet, examples: int, epsilon: float) -> list[Leak]:
     a token or a patch alone does not tell.
     """
     single = alone(sheet.slopes)
-    pairs, _ = pairs_of(sheet, epsilon)
-    units, rows = _marked(len(single), pairs[:, 0]), _marked(single.shape[1], pairs[:, 1:].flatten())
-    found = [
-        leak(sheet, "rows", single.any(1), single.any(0), examples),
-        leak(sheet, "pairs", units | single.any(1), rows | single.any(0), examples),
-    ]
-    units, rows = alone_in_groups(sheet.slopes, sheet.gates)
-    found.append(leak(sheet, "groups", units | single.any(1), rows | single.any(0), examples))
+    found = [leak(sheet, "rows", single.any(1), single.any(0), examples)]
+    if sheet.plenty:
+        pairs, _ = pairs_of(sheet, epsilon)
+        units, rows = _marked(len(single), pairs[:, 0]), _marked(single.shape[1], pairs[:, 1:].flatten())
+        found.append(leak(sheet, "pairs", units | single.any(1), rows | single.any(0), examples))
+        units, rows = alone_in_groups(sheet.slopes, sheet.gates)
+        found.append(leak(sheet, "groups", units | single.any(1), rows | single.any(0), examples))
     if sheet.coverage >= 1:
         found.append(leak(sheet, "peeling", peeled(sheet.slopes, epsilon), single.any(0), examples))
     return found
@@ -67,7 +66,7 @@ def leaks_of(sheet: Sheet, examples: int, epsilon: float) -> list[Leak]:
 
 def pairs_of(sheet: Sheet, epsilon: float) -> tuple[Tensor, Tensor]:
     """`combinations.alone_in_pairs` of this sheet, computed once; nothing where there are too many."""
-    if too_many(sheet):
+    if too_many(sheet) or not sheet.plenty:
         return torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.float64)
     if sheet not in _KNOWN:
         _KNOWN[sheet] = alone_in_pairs(sheet.slopes, epsilon)
@@ -76,7 +75,7 @@ def pairs_of(sheet: Sheet, epsilon: float) -> tuple[Tensor, Tensor]:
 
 def too_many(sheet: Sheet) -> bool:
     """Pairs of its rows are not compared."""
-    return sheet.slopes.numel() > MOST
+    return sheet.plenty and sheet.slopes.numel() > MOST
 
 
 def leak(sheet: Sheet, how: str, units: Tensor, rows: Tensor, examples: int, decibels: float = 20.0) -> Leak:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from invertigo.types import UseSignals
 
+COMBINED = 2.0
+"""Examples' worth of content from which rows of a sheet are compared with each other."""
 WEIGHS = 0.5
 """Examples' worth of content under which a sheet cannot matter, and its patches are not compared."""
 
@@ -36,6 +38,11 @@ class Sheet:
     def matters(self) -> bool:
         """Its rows can hold half an example's content."""
         return len(self.slopes) > 0 and self.slopes.shape[1] * self.coverage >= WEIGHS
+
+    @property
+    def plenty(self) -> bool:
+        """Its rows can hold two examples' content, so that combinations of them are worth their time."""
+        return self.slopes.shape[1] * self.coverage >= COMBINED
 
     def without(self, rows: Iterable[int]) -> Sheet:
         """The same with these rows silent."""

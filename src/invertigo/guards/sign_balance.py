@@ -34,7 +34,7 @@ class SignBalance:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     least: int = 8
-    most: int = 1024
+    most: int = 256
 
     def inspect(self, received: Received, history: History, local: Local) -> tuple[Finding, ...]:
         """See `types.Guard`."""
