@@ -15,9 +15,9 @@ from invertigo.domains import Images
 from invertigo.federation import per_example_gradients, send, train_locally
 from invertigo.guards import DSNR, FewExamples, Inspector, Isolation, inspect_file
 from invertigo.guards.evaluation import Adversary, area, run
+from invertigo.guards.self_reading import decibels
 from invertigo.guards.signals import signals_of
 from invertigo.guards.simulation import Setting, deal, federation
-from invertigo.guards.update import SelfReading
 from invertigo.types import (
     Batch,
     Declared,
@@ -164,20 +164,20 @@ def test_isolation_counts_the_examples_that_a_naive_reader_gets(client):
     ratio = update["body.1.weight"].double() / update["body.1.bias"].double()[:, None]
     images = batch["images"].flatten(1).double()
     read = {i for i in range(12) if bool(((ratio - images[i]).abs().amax(1) < 1e-3).any())}
-    (found,) = Isolation().inspect(Received(own.model.state_dict()), History(), Local(task=own, batch=batch))
-    if found.layer == "body.1":
-        assert set(found.examples) == read
-    assert found.kind == "leak"
-    assert found.of == 12
-    assert found.p_value is None
+    found = Isolation().inspect(Received(own.model.state_dict()), History(), Local(task=own, batch=batch))
+    rows = next(f for f in found if f.figure == "rows:body.1.weight")
+    assert len(read) > 3
+    assert read <= set(rows.examples)
+    assert rows.kind == "leak"
+    assert rows.of == 12
+    assert rows.p_value is None
 
 
-def test_a_small_honest_batch_leaks_without_malice(client):
+def test_a_small_honest_batch_leaks_no_more_than_honest_models_do(client):
     own, _, _ = client
     verdict = look(own, own, DIGITS.batch(slice(0, 3)))
-    assert verdict.decision == "warn"
-    assert verdict.leaking
-    assert not verdict.malicious
+    assert verdict.decision == "pass"
+    assert not verdict.drop
     assert set(verdict.recoverable) == {0, 1, 2}
 
 
@@ -185,7 +185,7 @@ def test_what_is_read_off_a_real_update_is_found(client):
     own, _, _ = client
     batch = DIGITS.batch(slice(0, 1))
     verdict = look(own, own, batch)
-    found = next(f for f in verdict.observed if f.rule == "self_reading")
+    found = next(f for f in verdict.observed if f.figure == "update:body.1.weight")
     assert found.examples == (0,)
 
 
@@ -330,11 +330,9 @@ def test_features_that_hardly_differ_are_not_read_by_their_mean():
     generator = torch.Generator().manual_seed(0)
     mean = torch.rand(32, generator=generator) + 1
     alike = mean + 1e-3 * torch.randn(20, 32, generator=generator)
-    examples, _ = SelfReading()._read(mean[None].double(), alike.double())
-    assert examples == []
-    examples, rows = SelfReading()._read(alike[[7]].double(), alike.double())
-    assert (examples, rows) == ([7], [0])
-    assert SelfReading()._read(alike[[7]].double(), alike[[7]].double())[0] == [0]
+    assert decibels(mean[None].double(), alike.double()).max() < 3
+    read = decibels(1e-30 * alike[[7]].double(), alike.double())[:, 0] > 20
+    assert read.nonzero().tolist() == [[7]]
 
 
 def shaped(slope: float, wanted: int = 0) -> Task:

@@ -19,13 +19,14 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
         from invertigo.types.errors import InvertigoError
+        from invertigo.types.printable import printable
 
         try:
             return command(*arguments, **options)
         except InvertigoError as error:
             if debugging.get():
                 raise
-            typer.echo(f"invertigo: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"invertigo: {printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(USAGE) from None
         except KeyboardInterrupt:
             typer.echo("invertigo: interrupted before there was a result.", err=True)

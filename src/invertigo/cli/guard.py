@@ -102,9 +102,13 @@ def _tell(verdict: GuardVerdict, name: str, *, json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from invertigo.types.printable import printable
+
     console = Console()
     style = {"pass": "green", "warn": "yellow", "block": "bold red"}[verdict.decision]
-    console.print(Text(verdict.decision.upper(), style=style), Text(name), f"sha256:{verdict.fingerprint[:16]}…")
+    console.print(
+        Text(verdict.decision.upper(), style=style), Text(printable(name)), f"sha256:{verdict.fingerprint[:16]}…"
+    )
     if not verdict.findings:
         console.print(f"Nothing improbable under an honest server in {len(verdict.observed)} tests.")
     else:
@@ -113,7 +117,7 @@ def _tell(verdict: GuardVerdict, name: str, *, json: bool) -> None:
             table.add_column(title, no_wrap=title in ("rule", "p"))
         for found in verdict.findings:
             p = "–" if found.p_value is None else f"{found.p_value:.0e}"
-            table.add_row(found.rule, found.layer or "", p, Text(found.message))
+            table.add_row(found.rule, Text(printable(found.layer or "")), p, Text(found.message))
         console.print(table)
         console.print(Text(verdict.findings[0].action))
     console.print(Text(f"Not looked at: {', '.join(verdict.skipped)}.", style="dim") if verdict.skipped else "")

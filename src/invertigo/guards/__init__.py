@@ -10,24 +10,22 @@ from invertigo.guards.first_model import FirstModel
 from invertigo.guards.head import HeadBias, HeadRows
 from invertigo.guards.inspector import Inspector
 from invertigo.guards.intake import Architecture, Broadcast, FiniteValues
-from invertigo.guards.isolation import BinIsolation, Dominance, Isolation
+from invertigo.guards.isolation import Isolation, Unlooked
 from invertigo.guards.loss import LossJump, LossLevel, LossTail
 from invertigo.guards.reading import read_model
 from invertigo.guards.registry import make, register, registry
 from invertigo.guards.row_tails import RowTails
 from invertigo.guards.sign_balance import SignBalance
 from invertigo.guards.standing import inspect_file
-from invertigo.guards.update import SelfReading, UpdateJump
+from invertigo.guards.update import UpdateJump
 
 __all__ = [
     "DSNR",
     "Architecture",
-    "BinIsolation",
     "Broadcast",
     "Budget",
     "Concentration",
     "CopyingKernels",
-    "Dominance",
     "DuplicateRows",
     "FewExamples",
     "FiniteValues",
@@ -42,9 +40,9 @@ __all__ = [
     "LossTail",
     "OneDirection",
     "RowTails",
-    "SelfReading",
     "SignBalance",
     "TransmissionSNR",
+    "Unlooked",
     "UpdateJump",
     "inspect_file",
     "make",

@@ -38,12 +38,14 @@ class Budget:
         decided: list[tuple[Finding, Decision]] = []
         for finding in findings:
             if finding.p_value is None:
-                alarm: Decision = "block" if finding.kind == "defect" else "warn"
+                alarm: Decision = "block" if finding.kind == "defect" else finding.level
                 decided.append((finding, alarm if finding.alarming else "pass"))
                 continue
             p = next(adjusted)
             level: Decision = "block" if p <= self.block * share else "warn" if p <= self.warn * share else "pass"
-            decided.append((finding, level))
+            # A run that diverged is no accusation; it may recover, and what leaves is measured all the same.
+            held = "warn" if finding.kind == "divergence" and level == "block" else level
+            decided.append((finding, held))
         return decided
 
 

@@ -14,6 +14,8 @@ from invertigo.guards.published import DETECTABILITY
 from invertigo.guards.registry import register
 from invertigo.types import Finding, Gate, History, Local, Paper, Received
 
+LEAST_WEIGHTS = 16
+"""Weights that are not zero, from which a row's direction is compared."""
 ACTION = "Skip the round: rows that differ in their bias only sort the batch into bins (imprint)."
 
 
@@ -102,12 +104,15 @@ class OneDirection:
 
 
 def unit_rows(weight: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Positions of live rows, at most `most` evenly spread ones, and these rows at unit length."""
-    norms = weight.norm(dim=1)
-    kept = (norms > 1e-6 * norms.max()).nonzero()[:, 0]
+    """Positions of rows that have a direction, at most `most` evenly spread ones, and these rows at unit length."""
+    largest = weight.abs().amax(1)
+    # Rows of a few weights, as pruning leaves them, have few directions to point in.
+    kept = ((largest > 0) & ((weight != 0).sum(1) >= min(LEAST_WEIGHTS, weight.shape[1]))).nonzero()[:, 0]
     if len(kept) > most:
         kept = kept[torch.linspace(0, len(kept) - 1, most, device=kept.device).long()]
-    return kept, weight[kept] / norms[kept, None].clamp_min(1e-30)
+    # Divided by their largest entries first, so that no square of a tiny row is lost.
+    rows = weight[kept] / largest[kept, None]
+    return kept, rows / rows.norm(dim=1, keepdim=True)
 
 
 def common_energy(unit: Tensor) -> float:

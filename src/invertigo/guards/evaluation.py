@@ -260,7 +260,7 @@ def _read(attack: Any, seen: Observation, batch: Batch, enough: float) -> float:
 def check(adversary: str, started: int, round: int, client: int, verdict: GuardVerdict) -> Check:
     """What is kept of a verdict."""
     p_values = [f.p_value for f in verdict.observed if f.p_value is not None]
-    isolated = max((f.statistic for f in verdict.observed if f.rule in ("isolation", "bin_isolation")), default=0.0)
+    isolated = max((len(f.examples) / max(f.of, 1) for f in verdict.observed if f.rule == "isolation"), default=0.0)
     return Check(
         adversary=adversary,
         started=started,

@@ -38,7 +38,7 @@ class HeadRows:
         ratio = float(squares.min()) / largest if largest > 0 else 1.0
         rows = (squares < 1e-2 * largest).nonzero()[:, 0].tolist()
         p = at_least_one(small_row_p(ratio, head.weight.shape[1]), len(squares))
-        if "pruned" in local.declared.looks and ratio == 0.0:
+        if "pruned" in local.declared.looks:
             p = 1.0
         message = (
             f"{len(rows)} of {len(squares)} rows of the head '{head.name}' are smaller than a tenth of its largest: "

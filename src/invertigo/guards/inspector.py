@@ -65,7 +65,8 @@ class Inspector:
         started = time.perf_counter()
         local = replace(local, declared=self.declared if local.declared == Declared() else local.declared)
         if local.batch is not None:
-            local = replace(local, batch=local.batch.select(slice(0, min(self.examples, len(local.batch)))))
+            examined = local.batch.select(slice(0, min(self.examples, len(local.batch))))
+            local = replace(local, whole=local.whole or local.batch, batch=examined)
         whole = GuardVerdict("pass", round=local.round, fingerprint=received.fingerprint)
         for gate in gates:
             if gate != "load" and local.signals is None:
@@ -97,7 +98,7 @@ def _unmet(guard: Guard, history: History, local: Local) -> str:
     reasons = {
         "probe": refusal or ("" if local.batch is not None else "there is no probe batch"),
         "update": "" if local.update is not None else "there is no update yet",
-        "history": "" if any(v.decision == "pass" for v in history.visits) else "no earlier round has passed",
+        "history": "" if history.settled else "no earlier round has passed",
         "fingerprint": "" if local.declared.fingerprint else "no fingerprint was announced",
         "classes": "" if local.task.num_classes else "the task does not say how many classes there are",
         "initial": "the initialisation was not declared"
@@ -108,11 +109,12 @@ def _unmet(guard: Guard, history: History, local: Local) -> str:
 
 
 def _figures(found: Sequence[Finding]) -> dict[str, float]:
-    """The largest statistic of each rule."""
+    """The largest statistic of each figure."""
     figures: dict[str, float] = {}
     for finding in found:
         if math.isfinite(finding.statistic):
-            figures[finding.rule] = max(figures.get(finding.rule, -math.inf), finding.statistic)
+            name = finding.figure or finding.rule
+            figures[name] = max(figures.get(name, -math.inf), finding.statistic)
     return figures
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from invertigo.guards.matrices import wide
 from invertigo.guards.registry import register
 from invertigo.types import INVERTIGO, Finding, Gate, History, Local, Paper, Received
 
@@ -53,7 +54,8 @@ class FiniteValues:
 
     def inspect(self, received: Received, history: History, local: Local) -> tuple[Finding, ...]:
         """See `types.Guard`."""
-        bad = {n: int((~torch.isfinite(t)).sum()) for n, t in received.tensors.items() if t.is_floating_point()}
+        real = {n: t for n, t in received.tensors.items() if t.is_floating_point() or t.is_complex()}
+        bad = {n: int((~torch.isfinite(t if t.is_complex() else wide(t))).sum()) for n, t in real.items()}
         bad = {name: count for name, count in bad.items() if count}
         first = next(iter(bad), "")
         message = f"'{first}' holds {bad[first]} NaN or Inf." if bad else "All values are finite."

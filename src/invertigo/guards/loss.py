@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from invertigo.guards.divergence import unless_diverged
 from invertigo.guards.nulls import predictive_p
 from invertigo.guards.published import DETECTABILITY
 from invertigo.guards.registry import register
@@ -40,7 +41,8 @@ class LossLevel:
         p = min(1.0, classes * math.exp(-max(0.0, min(loss, 700.0))))
         message = f"The loss on the client's own examples is {loss:.3g}; guessing costs {math.log(classes):.3g}."
         action = "Skip the round: a loss like this leaves the gradient to the few examples that it is made of."
-        return (Finding(self.name, self.gate, "malice", loss, p, message, action),)
+        found = Finding(self.name, self.gate, "malice", loss, p, message, action)
+        return (unless_diverged(found, received, local),)
 
 
 @register
@@ -71,7 +73,8 @@ class LossJump:
             f"The loss on the client's own examples is {loss:.3g}, after {past[-1][1]:.3g} in round {past[-1][0]}."
         )
         action = "Skip the round, or ask other clients whether theirs rose as well."
-        return (Finding(self.name, self.gate, "malice", loss - past[-1][1], p, message, action),)
+        found = Finding(self.name, self.gate, "malice", loss - past[-1][1], p, message, action)
+        return (unless_diverged(found, received, local),)
 
 
 @register
@@ -103,4 +106,5 @@ class LossTail:
         message = f"Example {worst} of {len(losses)} costs {float(losses[worst]):.3g}; {total}."
         action = "Skip the round: the gradient is left to the examples that cost so much."
         p = math.exp(-min(max(0.0, evidence), 700.0))
-        return (Finding(self.name, self.gate, "malice", float(losses[worst]), p, message, action),)
+        found = Finding(self.name, self.gate, "malice", float(losses[worst]), p, message, action)
+        return (unless_diverged(found, received, local),)

@@ -39,7 +39,7 @@ def matrices(received: Received, local: Local) -> list[Matrix]:
     found: list[Matrix] = []
     for position, (name, module) in enumerate(named):
         weight = received.tensors.get(names.get(id(module.weight), ""))
-        if weight is None or not weight.is_floating_point():
+        if weight is None or not weight.is_floating_point() or weight.numel() == 0:
             continue
         bias = None if module.bias is None else received.tensors.get(names[id(module.bias)])
         found.append(

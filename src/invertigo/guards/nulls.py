@@ -24,16 +24,32 @@ def at_least_one(p: float, tests: int) -> float:
     return min(1.0, p * tests)
 
 
-def sign_balance_p(negatives: np.ndarray, counts: np.ndarray) -> float:
-    r"""Lower tail of $\sum_k z_k^2$, $z_k = (m_k - n_k/2) / (\sqrt{n_k} / 2)$, against $\chi^2_K$.
+def sign_balance_p(negatives: np.ndarray, counts: np.ndarray, rows: float | None = None) -> float:
+    r"""Lower tail of $\sum_k z_k^2$, $z_k = (m_k - n_k/2) / (\sqrt{n_k} / 2)$, against $\chi^2$ at `rows` of freedom.
 
     The number $m_k$ of negative weights among the $n_k$ of row $k$ is binomial under any symmetric initialisation;
-    training only spreads it. Rows that are balanced exactly are too good to be true.
+    training only spreads it. Rows that are balanced exactly are too good to be true. Trained rows share what their
+    steps have in common, so they count as the fewer, independent `rows` that spread as much (`independent_rows`).
     """
     used = counts > 0
+    if not used.any():
+        return 1.0
     z = (negatives[used] - counts[used] / 2) / (np.sqrt(counts[used]) / 2)
     # Half a count of rounding, which an odd row must have, is not held against it.
-    return float(_stats().chi2.cdf(np.sum(np.maximum(z**2, 1 / counts[used])) if len(z) else np.inf, max(len(z), 1)))
+    mean = float(np.mean(np.maximum(z**2, 1 / counts[used])))
+    free = max(1.0, min(len(z), len(z) if rows is None else rows))
+    return float(_stats().chi2.cdf(mean * free, free))
+
+
+def independent_rows(signs: np.ndarray) -> float:
+    r"""$K^2 / \sum_{kl} r_{kl}^2$ of K rows of signs (row, feature), r being their correlations (Satterthwaite 1946).
+
+    The sum of squares of K correlated normal numbers has the mean and variance of a multiple of $\chi^2$ with this many
+    degrees of freedom. Chance alone gives $r^2 = 1/n$, so it never exceeds n: the test errs on the safe side.
+    """
+    live = (signs**2).sum(1) > 0
+    rows = signs[live] / np.sqrt((signs[live] ** 2).sum(1, keepdims=True))
+    return float(len(rows) ** 2 / np.sum((rows @ rows.T) ** 2)) if len(rows) else 0.0
 
 
 def cosine_tail(cosine: float, features: int) -> float:
@@ -120,3 +136,12 @@ def least_error(loss: float, classes: int) -> float:
         coin = -error * math.log(error) - (1 - error) * math.log1p(-error)
         low, high = (error, high) if coin + error * math.log(classes - 1) < loss else (low, error)
     return low
+
+
+def rare_rows_p(share: float, rows: int, examples: int, honest: float = 0.35) -> float:
+    r"""Hoeffding's bound $\exp(-2 m (s - s_0)^2)$ on the share s of rows that fire for hardly any example.
+
+    Rows are read off the same examples and resemble each other, so no more than m = min(rows, examples) of them count.
+    $s_0$ lies above what we measured of honest layers, trained ones included.
+    """
+    return math.exp(-2 * min(rows, examples) * max(0.0, share - honest) ** 2)

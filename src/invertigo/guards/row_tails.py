@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from invertigo.guards.matrices import matrices
 from invertigo.guards.nulls import at_least_one, row_tail_p
 from invertigo.guards.published import DETECTABILITY
 from invertigo.guards.registry import register
 from invertigo.types import Finding, Gate, History, Local, Paper, Received
+
+DEAD = 0.8
+"""Share of a layer's rows that are silent on the whole probe, from which it is a matter of divergence."""
 
 
 @register
@@ -46,11 +50,19 @@ class RowTails:
         for matrix in matrices(received, local):
             if matrix.head or matrix.convolution or matrix.bias is None or matrix.weight.shape[1] < self.least:
                 continue
-            # Dead rows (all zeros, as pruning leaves them) have no direction to be far in.
-            norms = matrix.weight.norm(dim=1)
-            live = norms > 1e-6 * norms.max()
+            # Dead rows have no direction to be far in; of pruned rows, what is left counts. No row is too small.
+            size = matrix.weight.abs().amax(1, keepdim=True)
+            norms = size[:, 0] * (matrix.weight / size.clamp_min(torch.finfo(size.dtype).tiny)).norm(dim=1)
+            counts = (matrix.weight != 0).sum(1).to(norms)
+            live = (norms > 0) & (counts >= self.least)
+            fires = _fires(matrix.name, local)
+            # A row that no example of the probe fires shows none; a layer full of them is what divergence leaves.
+            live = live if fires is None else live & fires.to(live.device)
+            if not bool(live.any()):
+                continue
+            dead = 0.0 if fires is None else float((~fires).double().mean())
             features = matrix.weight.shape[1]
-            z = torch.where(live, -matrix.bias * features**0.5 / norms.clamp_min(1e-30), 0.0)
+            z = torch.where(live, -matrix.bias / (norms / counts.clamp_min(1).sqrt()), 0.0).nan_to_num(0.0, 1e30, -1e30)
             worst, deviation = float(z.max()), self.scale * features**0.25
             p = at_least_one(row_tail_p(worst, deviation), len(z))
             rows = (z > 4 * deviation).nonzero()[:, 0].tolist()
@@ -60,9 +72,15 @@ class RowTails:
             )
             found.append(
                 Finding(
-                    self.name, self.gate, "malice", worst, p, message,
+                    self.name, self.gate, "divergence" if dead >= DEAD else "malice", worst, p, message,
                     "Skip the round: rows that fire for single examples show them in their gradients.",
                     layer=matrix.name, rows=tuple(rows),
                 )
             )  # fmt: skip
         return tuple(found)
+
+
+def _fires(layer: str, local: Local) -> Tensor | None:
+    """(row,) which rows pass a gradient of some example of the probe on; None where there is no probe."""
+    signal = None if local.signals is None else local.signals.layers.get(layer)
+    return None if signal is None else (signal.slopes.reshape(-1, signal.slopes.shape[-1]) != 0).any(0)

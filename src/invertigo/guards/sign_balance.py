@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from invertigo.guards.matrices import matrices
-from invertigo.guards.nulls import sign_balance_p
+from invertigo.guards.nulls import independent_rows, sign_balance_p
 from invertigo.guards.published import DETECTABILITY
 from invertigo.guards.registry import register
 from invertigo.types import Finding, Gate, History, Local, Paper, Received
@@ -19,10 +19,11 @@ from invertigo.types import Finding, Gate, History, Local, Paper, Received
 class SignBalance:
     """Trap weights make half of a row negative on purpose; by chance, the number of negative weights is binomial.
 
-    Exact zeros do not count, so pruned layers keep the null law.
+    Exact zeros do not count, so pruned layers keep the null law; correlations between trained rows do.
 
     Args:
         least: rows and weights a row from which a layer is tested.
+        most: rows whose correlations are taken; those of larger layers are taken for alike.
 
     Source: the family of improbable weight structures (our reading); the binomial null is ours.
     """
@@ -33,6 +34,7 @@ class SignBalance:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     least: int = 8
+    most: int = 256
 
     def inspect(self, received: Received, history: History, local: Local) -> tuple[Finding, ...]:
         """See `types.Guard`."""
@@ -42,7 +44,8 @@ class SignBalance:
                 continue
             negatives = (matrix.weight < 0).sum(1).cpu().numpy().astype(float)
             counts = (matrix.weight != 0).sum(1).cpu().numpy().astype(float)
-            p = sign_balance_p(negatives, counts)
+            signs = matrix.weight[: self.most].sign().cpu().numpy().astype(float)
+            p = sign_balance_p(negatives, counts, independent_rows(signs))
             exact = np.flatnonzero((counts > 0) & (np.abs(negatives - counts / 2) < 0.75))
             statistic = float(np.mean((negatives - counts / 2) ** 2 / np.maximum(counts / 4, 1)))
             message = (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from invertigo.guards.inspector import Inspector
+from invertigo.guards.matrices import wide
 from invertigo.guards.nulls import predictive_p
 from invertigo.types import Finding, GuardVerdict, History, InvalidValueError, Local, Received, Task
 
@@ -108,13 +109,15 @@ def guessed_task(received: Received) -> Task:
 
     root = nn.Module()
     for name, tensor in received.tensors.items():
-        path = re.split(r"\.", name)
+        *path, last = name.split(".")
         module = root
-        for part in path[:-1]:
-            if part not in module._modules:
-                module.add_module(part, nn.Module())
-            module = module.get_submodule(part)
-        module.register_buffer(path[-1], tensor.detach())
+        for part in path:
+            # Straight into the registers: a name may be that of a method, such as `forward`, or empty.
+            if module._modules.get(part) is None:
+                module._modules[part] = nn.Module()
+            module = module._modules[part]
+            assert module is not None
+        module._buffers[last] = tensor.detach()
     layers = sum(_become_layers(parent) for parent in list(root.modules()))
     if layers == 0:
         raise InvalidValueError(
@@ -131,26 +134,37 @@ def guessed_task(received: Received) -> Task:
 def _become_layers(parent: nn.Module) -> int:
     """Replace children that hold a matrix or kernels called `weight` by layers of that form."""
     count = 0
-    for name, child in list(parent.named_children()):
-        weight, bias = child._buffers.get("weight"), child._buffers.get("bias")
-        if weight is None or set(child._buffers) - {"weight", "bias"} or child._modules:
-            continue
-        if weight.ndim == 2:
-            layer: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-        elif weight.ndim == 4:
-            layer = nn.Conv2d(
-                weight.shape[1], weight.shape[0], (weight.shape[2], weight.shape[3]), bias=bias is not None,
-                device="meta",
-            )  # fmt: skip
-        else:
-            continue
-        setattr(parent, name, layer.to(weight.dtype))
-        count += 1
+    for name, child in list(parent._modules.items()):
+        layer = None if child is None else _layer(child)
+        if layer is not None:
+            parent._modules[name] = layer
+            count += 1
     return count
 
 
+def _layer(child: nn.Module) -> nn.Module | None:
+    """The layer that holds these tensors; None where they are not of one, or of whole numbers."""
+    weight, bias = child._buffers.get("weight"), child._buffers.get("bias")
+    if weight is None or set(child._buffers) - {"weight", "bias"} or child._modules:
+        return None
+    if not weight.is_floating_point() or weight.numel() == 0 or weight.ndim not in (2, 4):
+        return None
+    if bias is not None and (bias.shape != weight.shape[:1] or not bias.is_floating_point()):
+        return None
+    with torch.device("meta"):
+        if weight.ndim == 2:
+            layer: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+        else:
+            kernel = (weight.shape[2], weight.shape[3])
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], kernel, bias=bias is not None)
+    for own, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None:
+            layer._parameters[own] = nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
+    return layer
+
+
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
+    return one.shape == other.shape and bool((wide(one) == wide(other)).all())
 
 
 def _distance(before: Received, after: Received) -> float:

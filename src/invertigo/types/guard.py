@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +13,18 @@ from torch import Tensor, nn
 from invertigo.types.batch import Batch
 from invertigo.types.errors import InvalidValueError
 from invertigo.types.paper import Paper
+from invertigo.types.printable import printable
 from invertigo.types.task import Task
 from invertigo.types.training import LocalTraining
 from invertigo.types.update import Update
 
+if TYPE_CHECKING:
+    from invertigo.types.history import History
+
 Gate = Literal["load", "train", "send"]
-Kind = Literal["malice", "leak", "defect"]
+Kind = Literal["malice", "leak", "defect", "divergence"]
 Decision = Literal["pass", "warn", "block"]
 Look = Literal["zero_head", "lora", "pruned", "tied", "dirac", "quantised"]
-HISTORY_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Received:
         for name in sorted(self.tensors):
             tensor = self.tensors[name].detach().cpu().contiguous()
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+            # Through a copy of one dimension at least, which every dtype and shape can be viewed as bytes of.
+            if tensor.numel():
+                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -71,18 +74,45 @@ class LayerSignals:
     slopes: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class UseSignals:
+    """A parameter where it met the batch, found by what the forward pass did rather than by a layer's class.
+
+    `slopes` (unit, row) are derivatives of each example's loss by the output of each row, `inputs` (unit, feature) what
+    the rows read; the gradient's row k is the sum over units of slope times input. A unit is an example, a token of
+    one, or a patch; `owner` (unit,) says whose, `coverage` what part of an example. `gates` (unit, row) says which
+    outputs are positive. `entries` (row, feature) are places in the flat parameter, None where rows are those of its
+    first axis; `bias_entries` (row,) those in `bias`. `inputs` are None where only the slopes are known.
+    """
+
+    parameter: str
+    how: str
+    slopes: Tensor
+    coverage: float
+    owner: Tensor
+    inputs: Tensor | None = None
+    gates: Tensor | None = None
+    parameter_size: int = 0
+    entries: Tensor | None = None
+    bias: str | None = None
+    bias_entries: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Signals:
     """What one forward and backward pass of the probe batch through the received model shows, without any step.
 
     `losses` (example) are None where the task's loss cannot be taken of one example; `loss` is their mean. `refusal`
-    says why the pass could not be made.
+    says why the pass could not be made. `uses` are all the places where parameters met the batch;
+    `unseen[name]` says of which parameters that could not be told, and why.
     """
 
     loss: float
     losses: Tensor | None
     layers: Mapping[str, LayerSignals]
     refusal: str | None = None
+    uses: tuple[UseSignals, ...] = ()
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +128,8 @@ class Local:
     round: int = 0
     declared: Declared = field(default_factory=Declared)
     signals: Signals | None = None
+    whole: Batch | None = None
+    """All examples of the client's at hand, where `batch` are those examined: honest reference models train on them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +138,9 @@ class Finding:
 
     `p_value` is None where nothing random is tested: a published rule without a null law, or a leak. `alarming` is what
     a guard says of such a finding; with a p-value, the inspector's budget decides. `rows` are of `layer`; `examples`
-    are positions in the client's batch that can be read off the update, of `of` examined.
+    are positions in the client's batch that can be read off the update, of `of` examined. `level` is what an alarm
+    without a p-value comes to, `figure` the name of the statistic in the history (by default the rule's). `drop` are
+    places in the update's flat tensors; without them the leak is closed.
     """
 
     rule: str
@@ -121,8 +155,12 @@ class Finding:
     examples: tuple[int, ...] = ()
     of: int = 0
     alarming: bool = False
+    level: Decision = "warn"
+    figure: str = ""
+    drop: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
         if self.p_value is not None and not 0 <= self.p_value <= 1:
             raise InvalidValueError(f"Finding of '{self.rule}': p_value={self.p_value} is no probability.")
 
@@ -159,6 +197,25 @@ class GuardVerdict:
         """Positions of examples that can be read off the update."""
         return tuple(sorted({i for f in self.observed for i in f.examples}))
 
+    @property
+    def drop(self) -> dict[str, Tensor]:
+        """Places in the update's flat tensors that show more than an honest round would."""
+        places: dict[str, list[Tensor]] = {}
+        for finding in self.observed:
+            for name, found in finding.drop.items():
+                places.setdefault(name, []).append(found.cpu())
+        return {name: torch.cat(found).unique() for name, found in places.items()}
+
+    def repaired(self, update: Update) -> Update:
+        """The update with zeros where it would show more of single examples than an honest round does."""
+        tensors = dict(update.tensors)
+        for name, places in self.drop.items():
+            if name in tensors:
+                flat = tensors[name].clone().reshape(-1)
+                flat[places.to(flat.device)] = 0
+                tensors[name] = flat.reshape(tensors[name].shape)
+        return replace(update, tensors=tensors)
+
     def summary(self) -> str:
         """One line: the decision and its strongest reason."""
         if not self.findings:
@@ -174,7 +231,8 @@ class GuardVerdict:
             "malicious": self.malicious,
             "leaking": self.leaking,
             "recoverable": list(self.recoverable),
-            "findings": [asdict(f) for f in self.findings],
+            "findings": [_plain(f) for f in self.findings],
+            "repair": {name: len(places) for name, places in self.drop.items()},
             "figures": dict(self.figures),
             "skipped": dict(self.skipped),
             "tests": len(self.observed),
@@ -183,55 +241,10 @@ class GuardVerdict:
         }
 
 
-@dataclass(frozen=True)
-class Visit:
-    """One round in which this client took part."""
-
-    round: int
-    figures: Mapping[str, float]
-    fingerprint: str = ""
-    decision: Decision = "pass"
-
-
-@dataclass(frozen=True)
-class History:
-    """What a client remembers of its rounds; rounds it did not take part in leave gaps. It never leaves the client."""
-
-    visits: tuple[Visit, ...] = ()
-    inspections: int = 0
-    """How often a model was inspected, also those that were refused: the budget counts them."""
-
-    def clean(self, figure: str) -> list[tuple[int, float]]:
-        """(round, value) of a figure in the rounds that passed."""
-        return [(v.round, v.figures[figure]) for v in self.visits if v.decision == "pass" and figure in v.figures]
-
-    def add(self, verdict: GuardVerdict, *, keep: int = 1000) -> History:
-        """With this verdict's round at the end; only the last `keep` rounds are kept."""
-        visit = Visit(verdict.round, dict(verdict.figures), verdict.fingerprint, verdict.decision)
-        return replace(self, visits=(*self.visits, visit)[-keep:], inspections=self.inspections + 1)
-
-    def dumps(self) -> str:
-        """As JSON, with a version."""
-        return json.dumps({"version": HISTORY_VERSION, **asdict(self)})
-
-    @classmethod
-    def loads(cls, text: str | None) -> tuple[History, str | None]:
-        """The history that `dumps` wrote, and a warning where it cannot be read: then the client starts anew."""
-        if not text:
-            return cls(), None
-        try:
-            held = json.loads(text)
-            if held["version"] != HISTORY_VERSION:
-                return cls(), (
-                    f"The guard's history is of version {held['version']}, this is version {HISTORY_VERSION}: it "
-                    "starts anew, so the next model is inspected like the first."
-                )
-            visits = tuple(Visit(**visit) for visit in held["visits"])
-            if not all(math.isfinite(float(x)) for v in visits for x in v.figures.values()):
-                raise ValueError("a figure is not finite")
-            return cls(visits, int(held["inspections"])), None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return cls(), f"The guard's history cannot be read ({error}), so it starts anew."
+def _plain(finding: Finding) -> dict[str, Any]:
+    """As JSON holds it; of the places to drop, their number."""
+    told = asdict(replace(finding, drop={}))
+    return {**told, "drop": {name: len(places) for name, places in finding.drop.items()}}
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from invertigo.attacks.active.isolation import QuantileBias, TrapWeights
 from invertigo.attacks.active.loki import Loki
 from invertigo.attacks.active.scale_mia import ScaleMIA
 from invertigo.attacks.active.seer import Seer
+from invertigo.attacks.active.soliton import SolitonData, SolitonFree
 
 __all__ = [
     "ClassFishing",
@@ -19,5 +20,7 @@ __all__ = [
     "QuantileBias",
     "ScaleMIA",
     "Seer",
+    "SolitonData",
+    "SolitonFree",
     "TrapWeights",
 ]
