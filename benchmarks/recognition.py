@@ -1,6 +1,6 @@
 """How often "recognisable" is wrong, by a rule that shares nothing with it: retrieval by a trained embedding.
 
-    INVERTIGO_DATA=... python benchmarks/recognition.py                  # about a quarter of an hour on one core
+    INVERTIGO_DATA=... python benchmarks/recognition.py                  # about eight minutes on one quiet core
     INVERTIGO_DATA=... python benchmarks/recognition.py --part develop   # the pictures that thresholds may be set on
 
 Pictures are rebuilt by attacks (matching with short and long schedules, behind noise and pruning, batches of one and
@@ -16,9 +16,11 @@ Misses: the reverse, among those that it does. Truths of `develop` and `report` 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -235,11 +237,7 @@ def main() -> None:
         found += pictures(name, arguments.part, arguments.iterations, arguments.steps)
         print(f"{name}: {len(found)} pictures", flush=True)
     if arguments.save:
-        import dataclasses
-        import json
-        from pathlib import Path
-
-        Path(arguments.save).write_text(json.dumps([dataclasses.asdict(p) for p in found]))
+        Path(arguments.save).write_text(json.dumps([asdict(p) for p in found]))
     for kind in dict.fromkeys((p.source, p.kind) for p in found):
         chosen = [p for p in found if (p.source, p.kind) == kind]
         rule, ours = (sum(getattr(p, which) for p in chosen) for which in ("rule", "ours"))
