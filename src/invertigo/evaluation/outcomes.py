@@ -30,8 +30,8 @@ class Criteria:
     `perceptual`: up to 0.25, people looking at blurred, noisy, faded, shifted and mixed 25×25 faces, 32×32 photographs
     and 8×8 digits know the picture (noise of 10 % of the range, a blur of one pixel and a fifth of the contrast pass;
     noise of 30 %, a blur of three pixels and another person's face do not). `unverified_perceptual` is asked for
-    instead where no line-up of 100 decoys can vouch for it, since the mean of aligned faces comes near 0.25. Error rates
-    against retrieval by a trained embedding: `benchmarks/recognition.py`.
+    instead where no line-up of 100 decoys can vouch for it, since the mean of aligned faces comes near 0.25.
+    Error rates against retrieval by a trained embedding: `benchmarks/recognition.py`.
 
     `oracles` names the baselines that look at the truth; they are shown to the reader, but a guesser without
     information cannot do as well, and in a narrow domain (digits) the nearest public picture is nearly the same one.
