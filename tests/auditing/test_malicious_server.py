@@ -27,7 +27,7 @@ def client(count=24, name="mlp", **options):
 
 
 def test_a_malicious_server_rebuilds_what_an_honest_one_cannot():
-    model, batch, public = client(hidden=(256, 32))
+    model, batch, public = client(48, hidden=(64, 32))  # too few neurons for the algebra on an honest model
     found = invertigo.audit(
         model, cross_entropy, batch, public=public, domain=Images(FACES.shape),
         levels=[1, 5], attacks=["linear_layer", "imprint"], budget=20,

@@ -16,7 +16,7 @@ some table then to true union unique user using values when where window with
 KEYWORDS = frozenset(_KEYWORDS.split())
 """Words that SQL takes for itself, in DuckDB, SQLite or PostgreSQL."""
 _RESERVED = """
-seed block cell status verdict examples example strongest outcome rank decoys rests_on adversary tuned reason created
+seed block cell status verdict examples example strongest outcome rank line_up rests_on adversary tuned reason created
 cell_seconds attack_name attack_level attack_status attack_exact attack_informed attack_labels attack_reason
 attack_seconds attack_stopped guess_name
 """

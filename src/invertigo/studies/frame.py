@@ -191,7 +191,7 @@ def _example_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:
                 row = base | {"example": i + 1}
                 row |= {name: values[i] for name, values in attack.scores.items()}
                 row |= {"outcome": attack.outcomes[i]} if attack.outcomes else {}
-                yield row | ({"rank": attack.ranks[i], "decoys": attack.decoys} if attack.ranks else {})
+                yield row | ({"rank": attack.ranks[i], "line_up": attack.decoys} if attack.ranks else {})
 
 
 def _guard_rows(results: Iterable[CellResult]) -> Iterable[dict[str, Scalar]]:

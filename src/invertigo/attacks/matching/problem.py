@@ -22,6 +22,7 @@ from invertigo.attacks.matching.priors import (
     Prior,
     Statistics,
 )
+from invertigo.attacks.matching.soft_labels import soft_form
 from invertigo.attacks.matching.space import SOFT_LABELS, Space
 from invertigo.attacks.targets import Targets
 from invertigo.federation.functional import Simulation, functional_update
@@ -149,8 +150,8 @@ class Problem:
         named = self.space.unpack(flat)
         target = self.observation.task.domain.target
         if SOFT_LABELS in named:
-            assert self.targets is not None
-            named[target] = self.targets.soft(named.pop(SOFT_LABELS))
+            targets = self.targets or soft_form(self.observation)
+            named[target] = targets.soft(named.pop(SOFT_LABELS))
         if self.chart is not None:
             named = dict(self.chart.fields(named))
         if self.labels is not None:

@@ -25,7 +25,7 @@ def soft_form(observation: Observation) -> Targets:
     classes, other = observation.task.num_classes, _other_form(observation)
     if classes is not None and classes > 1 and (other is None or tells_classes(observation)):
         return Targets("classes", (), classes)
-    if other is None:
+    if other is None or tells_classes(observation):  # classes, of which nobody knows how many there are
         raise RequirementError(
             "Labels can only be optimised when the number of classes is known, or when a dry run of the loss tells "
             "what targets it reads; give num_classes with the task, or the labels in Knowledge."
