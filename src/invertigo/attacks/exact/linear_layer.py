@@ -38,6 +38,10 @@ AGREEMENT = 0.02
 """Relative misfit of one example's gradients up to which they may have been rounded (to bfloat16 at the coarsest)."""
 
 
+MANY = 16
+"""Examples from which on a batch counts as large."""
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
 class LinearLayer:
@@ -160,7 +164,7 @@ class LinearLayer:
         plausible = partial(self._plausible, observation, first, slack=slack)
         simulable = _separable(observation) and candidate_targets(observation) is not None
         separated = self._separated(observation, first, layer, plausible, simulable)
-        if separated is not None and 2 * len(separated.inputs) >= min(size, separated.rank):
+        if separated is not None and _is_enough(len(separated.inputs), min(size, separated.rank)):
             return self._told(observation, first, separated, size, notes, started)
         if simulable:
             found, rest = _peel(observation, first, layer, size, plausible, singles)
@@ -356,3 +360,8 @@ def _labels(observation: Observation) -> Tensor | None:
 
 def _norm(layer: Layer) -> float:
     return float(torch.sqrt(layer.weight.square().sum() + layer.bias.square().sum()))
+
+
+def _is_enough(found: int, possible: int) -> bool:
+    """Whether simulating single examples, which takes minutes on a large batch, is left out."""
+    return found >= possible or (possible > MANY and 2 * found >= possible)
