@@ -68,7 +68,7 @@ def pickled() -> RecordDict:
         ({**network().state_dict(), "head.bias": torch.zeros(5)}, r"'head.bias' is \(5,\), not \(4,\)"),
         ({k: v for k, v in network().state_dict().items() if k != "head.bias"}, "'head.bias' is missing"),
         ({**network().state_dict(), "extra": torch.zeros(1)}, "'extra' is not in the client's model"),
-        ({k: v.double() for k, v in network().state_dict().items()}, "torch.float64, not torch.float32"),
+        ({k: v.double() * 1e60 for k, v in network().state_dict().items()}, "torch.float64, not torch.float32"),
         ({**network().state_dict(), "head.bias": torch.full((4,), torch.inf)}, "NaN or Inf"),
         (pickled(), "is a pickle"),
         (RecordDict(), "0 array records"),
