@@ -14,12 +14,13 @@ from torch import Tensor
 
 from invertigo.defenses import make
 from invertigo.federation.defended import fresh_generator, trace
-from invertigo.flower.arrival import settled
+from invertigo.flower.arrival import as_record
 from invertigo.flower.leaving import Leaving, leaving
 from invertigo.flower.memory import count_release, releases_before
 from invertigo.flower.protocol import of_secure_aggregation, trains
 from invertigo.flower.records import model_record, read_arrays
-from invertigo.flower.settings import keys_of
+from invertigo.flower.sections import keys_of
+from invertigo.flower.settled import settled
 from invertigo.types import (
     Batch,
     ConfigurationError,
@@ -98,7 +99,7 @@ class DefenseMod:
         came = settled(received, local.task.model, casts="any", order=self.order)
         left = leaving(came, reply, local.task.model, self.arrays)
         sent = self._defended(defense, came.tensors, left, local, context)
-        reply.content[left.record] = replace(left.returned, tensors={**left.returned.tensors, **sent}).record()
+        reply.content[left.record] = as_record(replace(left.returned, tensors={**left.returned.tensors, **sent}))
         count_release(context)
         return reply
 

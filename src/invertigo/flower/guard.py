@@ -10,13 +10,14 @@ from flwr.app import Context, Error, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
-from invertigo.flower.arrival import Arrival, arrival
+from invertigo.flower.arrival import arrival, as_record
 from invertigo.flower.casts import Casts
 from invertigo.flower.leaving import leaving
 from invertigo.flower.memory import Layout, Unbuilt, recall, recall_layout, remember, remember_layout
 from invertigo.flower.protocol import has_arrays, kind_of, masked, only_keys, trains
 from invertigo.flower.records import model_record, read_arrays
 from invertigo.flower.settings import GuardSettings, RefuseAt
+from invertigo.flower.settled import Settled
 from invertigo.guards import Budget, Inspector
 from invertigo.guards.inspector import joined
 from invertigo.types import (
@@ -144,19 +145,19 @@ class ServerGuard:
 
     def _arrived(
         self, message: Message, local: Local, settings: GuardSettings, history: History, gates: tuple[Gate, ...]
-    ) -> tuple[Arrival, GuardVerdict]:
+    ) -> tuple[Settled, GuardVerdict]:
         name, record = model_record(message.content, self.arrays)
         model = local.task.model
         order = model.order if isinstance(model, Layout) and len(model.order) == len(record) else self.order
         received = arrival(record, model, casts=settings.allowed_casts, order=order)
         verdict = self._inspector(settings).inspect(received, history, local, gates)
         if received.changed:
-            message.content[name] = received.record()  # what was inspected is what is trained on
+            message.content[name] = as_record(received)  # what was inspected is what is trained on
         return received, noted(verdict, received.notes, "load")
 
     def _left(
         self,
-        received: Arrival,
+        received: Settled,
         reply: Message,
         local: Local,
         settings: GuardSettings,

@@ -9,8 +9,9 @@ import torch
 from flwr.app import Message
 from torch import Tensor, nn
 
-from invertigo.flower.arrival import Arrival, arrival, listed
+from invertigo.flower.arrival import arrival
 from invertigo.flower.records import model_record
+from invertigo.flower.settled import Settled, listed
 from invertigo.types import Update, check_fits, trainable
 
 
@@ -19,12 +20,12 @@ class Leaving:
     """The model's part of a reply. `notes` say what leaves beside the update, or does not leave of it."""
 
     update: Update
-    returned: Arrival
+    returned: Settled
     record: str
     notes: tuple[str, ...] = ()
 
 
-def leaving(received: Arrival, reply: Message, model: nn.Module, arrays: str | None = None) -> Leaving:
+def leaving(received: Settled, reply: Message, model: nn.Module, arrays: str | None = None) -> Leaving:
     """The difference between the returned and the received parameters, of those that are returned.
 
     A client that was sent a part may return more: the difference is then taken from its own model.
@@ -43,7 +44,7 @@ def leaving(received: Arrival, reply: Message, model: nn.Module, arrays: str | N
     return Leaving(Update(moved, "difference", buffers or None), returned, key, notes)
 
 
-def _notes(received: Arrival, returned: Arrival, model: nn.Module, reply: Message, key: str) -> list[str]:
+def _notes(received: Settled, returned: Settled, model: nn.Module, reply: Message, key: str) -> list[str]:
     own, parameters = model.state_dict(), dict(model.named_parameters())
     foreign = [name for name in returned.raw if name not in own]
     frozen = {n for n, p in parameters.items() if not p.requires_grad}

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from invertigo.flower.casts import CASTS, Casts
+from invertigo.flower.sections import keys_of
 from invertigo.types import ConfigurationError, Decision, Look, did_you_mean
 
 RefuseAt = Literal["never", "block", "warn"]
@@ -78,11 +79,6 @@ class GuardSettings(BaseModel):
             else:
                 strict[key] = value
         return _validated(strict | own), ignored
-
-
-def keys_of(config: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """What a flat configuration holds under `section.`, without that prefix."""
-    return {key.removeprefix(f"{section}."): value for key, value in config.items() if key.startswith(f"{section}.")}
 
 
 def _milder(key: str, value: Any, than: Any) -> bool:
