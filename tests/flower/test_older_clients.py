@@ -39,7 +39,7 @@ def serve(grid, strategy, fit_workflow=None, rounds: int = 2) -> LegacyContext:
         DefaultWorkflow(fit_workflow=fit_workflow)(grid, legacy)
         found.append(legacy)
 
-    (grid.serve if isinstance(grid, InProcessGrid) else lambda app: app(grid, None))(server)
+    grid.serve(server)
     return found[0]
 
 

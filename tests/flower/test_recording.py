@@ -160,7 +160,7 @@ def test_the_recorded_recipe_and_the_rounds_own_configuration_are_used_and_check
 
 
 def test_without_the_truth_or_the_recipe_nothing_is_called_safe(tmp_path):
-    stock, task = recorded(tmp_path, 0.1)
+    _, task = recorded(tmp_path, 0.1)
     with pytest.raises(InvalidValueError, match="recipe=Recipe"):
         audit_exchanges(tmp_path, task, **QUICK)
     (blind,) = audit_exchanges(tmp_path, task, SGD, round=1, node=2, **QUICK).values()
@@ -168,7 +168,7 @@ def test_without_the_truth_or_the_recipe_nothing_is_called_safe(tmp_path):
 
 
 def test_what_was_said_to_protect_the_updates_is_compared_with_what_travelled(tmp_path):
-    stock, task = recorded(tmp_path / "plain", 0.1, said=("encryption",))
+    _, task = recorded(tmp_path / "plain", 0.1, said=("encryption",))
     assert {f.code for f in wire_flags(exchanges(tmp_path / "plain"))} == {"plaintext_despite_encryption"}
     (audit,) = audit_exchanges(
         tmp_path / "plain", task, SGD, round=1, node=2, said=("secure_aggregation",), **QUICK
