@@ -40,7 +40,7 @@ def test_each_pair_is_kept_once_in_every_so_many_rounds(folder):
     for name, tensor in network().state_dict().items():
         assert torch.equal(found[0].sent[name], tensor)
         assert not torch.equal(found[2].sent[name], tensor)
-    assert len(list(folder.glob("models/*"))) == 2  # one for each recorded round, however many clients
+    assert len(list(folder.glob("round-0001/sent-*"))) == 1
     assert [(e.round, e.node) for e in exchanges(folder, round=3, node=2)] == [(3, 2)]
 
 
@@ -92,7 +92,7 @@ def test_damaged_and_foreign_files_are_refused(folder, tmp_path):
     path.write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(CorruptFileError, match="nothing else is read"):
         exchanges(folder, round=1, node=2)
-    shutil.copy(next(folder.glob("models/*")), path)
+    shutil.copy(next(folder.glob("round-0001/sent-*")), path)
     with pytest.raises(CorruptFileError, match="was not written by"):
         exchanges(folder, round=1, node=2)
     with pytest.raises(InvalidValueError, match="none of round=7"):
@@ -111,5 +111,5 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VERSION", 0)
     path = Exchange(1, 2, state, state, None).save(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(CorruptFileError, match="version 0, this is version 2"):
+    with pytest.raises(CorruptFileError, match="version 0, this is version 1"):
         Exchange.load(path)

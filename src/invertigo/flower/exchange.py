@@ -32,9 +32,7 @@ from invertigo.types import (
 )
 from invertigo.types.untrusted import check_file
 
-VERSION = 2
-MODELS = "models"
-"""Folder of the models that were sent, each once, named by its hash."""
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Exchange:
     """One client's round as the server saw it: the model it sent, the model that came back, and how much it weighs.
 
     Lists without names are numbered. `config` is what the server told the client beside the model, `wire` how the reply
-    travelled, `said` what protection was announced, and `run` the recording that it belongs to.
+    travelled, `said` what protection was announced, `run` the recording that it belongs to, and `recipe` how
+    the clients train, as whoever recorded it said (`Recipe.dumps`).
     """
 
     round: int
@@ -54,31 +53,39 @@ class Exchange:
     wire: Wire = field(default_factory=Wire)
     said: tuple[str, ...] = ()
     run: str = ""
+    recipe: str = ""
 
     def save(self, folder: Path) -> Path:
         """Write it under `folder/round-NNNN/`, for its owner only; a model that was sent before is not stored again.
 
         Raises: OutputError.
         """
-        model = Path(MODELS) / f"{Received(self.sent).fingerprint[:32]}.safetensors"
-        if not (folder / model).exists():
-            _write(folder / model, self.sent, {})
+        place = folder / f"round-{self.round:04d}"
+        name = f"sent-{Received(self.sent).fingerprint[:32]}.safetensors"
+        model = next(folder.glob(f"round-*/{name}"), place / name)
+        if not model.exists():
+            write_tensors(model, self.sent, {})
         facts = {"version": VERSION, "round": self.round, "node": self.node, "num_examples": self.num_examples}
-        facts |= {"sent": model.name, "config": dict(self.config), "said": list(self.said), "run": self.run}
+        facts |= {
+            "sent": f"{model.parent.name}/{model.name}",
+            "recipe": self.recipe,
+            "config": dict(self.config),
+            "said": list(self.said),
+            "run": self.run,
+        }
         facts |= {"wire": self.wire.facts(), "order": list(self.returned), "sent_order": list(self.sent)}
-        path = folder / f"round-{self.round:04d}" / f"node-{self.node}.safetensors"
-        return _write(path, self.returned, {"invertigo": json.dumps(facts)})
+        return write_tensors(place / f"node-{self.node}.safetensors", self.returned, {"invertigo": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path) -> Exchange:
-        """Raises: CorruptFileError when the file is no exchange of this version, or of the one before."""
-        returned, metadata = _read(path)
+        """Raises: CorruptFileError when the file is no exchange of this version,"""
+        returned, metadata = read_tensors(path)
         try:
             facts = json.loads(metadata["invertigo"])
-            if facts["version"] not in (1, VERSION):
+            if facts["version"] != VERSION:
                 raise ValueError(f"version {facts['version']}, this is version {VERSION}")
-            name = Path(facts["sent"]).name
-            sent, _ = _read(path.with_name(name) if facts["version"] == 1 else path.parent.parent / MODELS / name)
+            *rounds, name = Path(facts["sent"]).parts[-2:]  # never out of this folder, whatever the file says
+            sent, _ = read_tensors(path.parent.parent.joinpath(*(rounds or [path.parent.name]), name))
             return cls(
                 int(facts["round"]),
                 int(facts["node"]),
@@ -89,6 +96,7 @@ class Exchange:
                 Wire.of(facts.get("wire", {})),
                 tuple(map(str, facts.get("said", ()))),
                 str(facts.get("run", "")),
+                str(facts.get("recipe", "")),
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CorruptFileError(f"{path} was not written by invertigo.flower.Audited ({error}).") from error
@@ -161,11 +169,12 @@ def _ordered(tensors: Mapping[str, Tensor], order: Sequence[str] | None) -> dict
     return dict(tensors) if order is None else {name: tensors[name] for name in order}
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Whole or not at all."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
+    """Whole or not at all, for the owner only. Raises: OutputError."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed([one for one in path.parents if not one.exists()]):
+            folder.mkdir(mode=0o700, exist_ok=True)
         packed = save({k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}, metadata or None)
         with os.fdopen(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
             file.write(packed)
@@ -176,7 +185,8 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     return path
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises: CorruptFileError."""
     check_file(path)
     try:
         with safe_open(str(path), framework="pt") as file:

@@ -9,13 +9,10 @@ from typing import Any
 
 from invertigo.auditing import Audit, audit
 from invertigo.auditing.record import FlagRecord
-from invertigo.flower.exchange import Exchange
+from invertigo.flower.exchange import Exchange, read_tensors
 from invertigo.flower.recipe import Recipe
 from invertigo.flower.wire import wire_flags
 from invertigo.types import Batch, InvalidValueError, LocalTraining, Task
-from invertigo.types.untrusted import read_text
-
-RECIPE = "recipe.json"
 
 
 def exchanges(folder: str | Path, *, round: int | None = None, node: int | None = None) -> list[Exchange]:
@@ -44,10 +41,15 @@ def exchanges(folder: str | Path, *, round: int | None = None, node: int | None 
     return found
 
 
-def recorded_recipe(folder: str | Path) -> Recipe | None:
-    """How the clients train, as whoever recorded the rounds declared it. Raises: CorruptFileError."""
-    path = Path(folder) / RECIPE
-    return Recipe.loads(read_text(path)) if path.exists() else None
+def recorded_truth(folder: str | Path, round: int, node: int) -> Batch | None:
+    """The private batch, where a simulation recorded it too. Raises: CorruptFileError."""
+    path = truth_path(Path(folder), round, node)
+    return Batch(read_tensors(path)[0]) if path.exists() else None
+
+
+def truth_path(folder: Path, round: int, node: int) -> Path:
+    """Where a private batch lies beside what was sent."""
+    return folder / "truth" / f"round-{round:04d}-node-{node}.safetensors"
 
 
 def audit_exchanges(
@@ -72,39 +74,46 @@ def audit_exchanges(
             follows what the server told the clients in each round. A wrong recipe misleads the attacks: with the
             truth, the replay control notices.
         round, node: only these.
-        truth: the private batch of a round and a node, where it is known (in a simulation): only then is there a score.
+        truth: the private batch of a round and a node, where it is known (in a simulation); default: what was
+            recorded. Only with it is there a score.
         said: what is announced to protect the updates: "encryption", "secure_aggregation".
         order: the model's names of lists without names, where several readings fit.
         settings: of `invertigo.audit`, for each exchange: `budget`, `attacks`, `defense`, ...
 
     Raises: InvalidValueError without a recipe, or when every update was masked.
     """
-    recipe = recorded_recipe(folder) if local is None else local
-    if recipe is None:
-        raise InvalidValueError(
-            f"How the clients of {folder} train was not recorded (Audited(..., recipe=Recipe(...))), and no local= was "
-            "given. Flower's messages do not say it, and a guess would mislead the attacks."
-        )
     everything = exchanges(folder, round=round)
     wanted = [one for one in everything if node is None or one.node == node] or exchanges(
         folder, round=round, node=node
     )
     readable = [one for one in wanted if one.wire.kind == "plaintext"]
     flags = wire_flags(everything, said)
+    recipes = [_recipe(folder, one, local) for one in readable]
     if not readable:
         raise InvalidValueError(
             f"None of the {len(wanted)} updates was readable by itself ({wanted[0].wire.kind}), so there is none to "
             "audit. " + " ".join(flag.message for flag in flags)
         )
     found: dict[tuple[int, int], Audit] = {}
-    for one in readable:
+    for one, recipe in zip(readable, recipes):
         training = recipe.under(one.config) if isinstance(recipe, Recipe) else recipe
-        known = None if truth is None else truth(one.round, one.node)
+        known = truth(one.round, one.node) if truth is not None else recorded_truth(folder, one.round, one.node)
         observed = one.observation(task, training, order=order)
         title = f"round {one.round}, node {one.node}"
         done = audit(observed, truth=known, title=title, **settings)
         found[one.round, one.node] = _flagged(done, [*flags, *_parts(one, task, order)])
     return found
+
+
+def _recipe(folder: str | Path, one: Exchange, local: LocalTraining | Recipe | None) -> LocalTraining | Recipe:
+    if local is not None:
+        return local
+    if one.recipe:
+        return Recipe.loads(one.recipe)
+    raise InvalidValueError(
+        f"How the clients of {folder} train was not recorded (Audited(..., recipe=Recipe(...))), and no local= was "
+        "given. Flower's messages do not say it, and a guess would mislead the attacks."
+    )
 
 
 def _parts(one: Exchange, task: Task, order: Sequence[str] | None) -> list[FlagRecord]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from invertigo.flower.exchange import Exchange
-from invertigo.flower.offline import RECIPE
+from invertigo.flower.exchange import Exchange, write_tensors
+from invertigo.flower.offline import truth_path
 from invertigo.flower.protocol import MASKED, SECAGG, has_arrays, trains
 from invertigo.flower.recipe import Recipe
 from invertigo.flower.records import model_record, read_arrays
 from invertigo.flower.wire import Wire, announced, entropy, spread
-from invertigo.types import CorruptFileError, InvalidValueError, LocalTraining, MismatchError, OutputError
+from invertigo.types import Batch, CorruptFileError, InvalidValueError, LocalTraining, MismatchError, OutputError
 
 MODULUS = "mod_range"
 logger = logging.getLogger("flwr")
@@ -49,8 +49,9 @@ class Recorder:
         weighted_by: name of the metric in which clients say how many examples they trained on.
         recipe: how the clients train, for whoever audits the folder.
         said: what is announced to protect updates: "encryption", "secure_aggregation".
+        truth: the private batch of a round and a node, which a simulation knows; it is stored beside what was sent.
 
-    Raises: InvalidValueError; OutputError when the recipe cannot be written.
+    Raises: InvalidValueError.
     """
 
     def __init__(
@@ -62,15 +63,17 @@ class Recorder:
         weighted_by: str = "num-examples",
         recipe: Recipe | LocalTraining | None = None,
         said: Iterable[str] = (),
+        truth: Callable[[int, int], Batch | None] | None = None,
     ) -> None:
         if every < 1:
             raise InvalidValueError(f"every={every}; rounds are stored each so many-th time, at least every 1.")
         self.folder, self.every, self.arrays, self.weighted_by = Path(folder), every, arrays, weighted_by
         self.said, self.run, self.modulus = announced(said), secrets.token_hex(8), 0
+        self.truth = truth
         self._asked: list[_Asked] = []
         self._rounds = 0
-        if recipe is not None:
-            self._declare(Recipe(recipe) if isinstance(recipe, LocalTraining) else recipe)
+        declared = Recipe(recipe) if isinstance(recipe, LocalTraining) else recipe
+        self.recipe = declared.dumps() if declared is not None else ""
 
     def ask(self, messages: Sequence[Message], *, round: int | None = None) -> list[_Asked | None]:
         """Note what each client is sent to train on; the content is read now, since it may be consumed."""
@@ -119,19 +122,15 @@ class Recorder:
     def store(self, asked: _Asked, returned: Mapping[str, Tensor], count: int | None, wire: Wire) -> None:
         """Write one pair; a full disk costs the record, not the round."""
         one = Exchange(
-            asked.round, asked.node, asked.sent, returned, count, asked.config, wire, self.said, self.run
+            asked.round, asked.node, asked.sent, returned, count, asked.config, wire, self.said, self.run, self.recipe
         )  # fmt: skip
         try:
             one.save(self.folder)
+            known = None if self.truth is None else self.truth(one.round, one.node)
+            if known is not None:
+                write_tensors(truth_path(self.folder, one.round, one.node), dict(known.fields), {})
         except OutputError as error:
             logger.warning("invertigo: round %s of node %s is not recorded: %s", asked.round, asked.node, error)
-
-    def _declare(self, recipe: Recipe) -> None:
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.folder / RECIPE).write_text(recipe.dumps(), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{self.folder / RECIPE} cannot be written ({error.strerror or error}).") from error
 
     def _take(self, node: int, name: str) -> _Asked | None:
         named = [a for a in self._asked if a.name and a.name == name]
