@@ -58,8 +58,8 @@ def test_only_the_malicious_round_is_refused(app, tmp_path):
     assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["round-0001", "round-0003"]
     state = torch.Generator().manual_seed(0)
     found = audit_exchanges(
-        tmp_path / "store", app.task.task(app.task.build(state)), app.client.LocalTraining(learning_rate=0.5),
-        round=1, node=2, attacks=["linear_layer"], budget="10s",
+        tmp_path / "store", app.task.task(app.task.build(state)), round=1,
+        node=2, attacks=["linear_layer"], budget="10s",
     )  # fmt: skip
     assert list(found) == [(1, 2)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from small_federation import Node, ask, examples, network, planted
 from invertigo.flower import GuardSettings, InProcessGrid, ServerGuard
 from invertigo.flower.memory import GUARD
 from invertigo.guards import Budget, Inspector
-from invertigo.types import ConfigurationError, Declared, History
+from invertigo.guards.inspector import every_guard
+from invertigo.types import INVERTIGO, ConfigurationError, Declared, Finding, History
 
 
 def guarded(node: Node, *, nodes: int = 1, run=None, own=None, step=None, **settings) -> tuple[InProcessGrid, list]:
@@ -68,7 +70,7 @@ def pickled() -> RecordDict:
         ({**network().state_dict(), "head.bias": torch.zeros(5)}, r"'head.bias' is \(5,\), not \(4,\)"),
         ({k: v for k, v in network().state_dict().items() if k != "head.bias"}, "'head.bias' is missing"),
         ({**network().state_dict(), "extra": torch.zeros(1)}, "'extra' is not in the client's model"),
-        ({k: v.double() for k, v in network().state_dict().items()}, "torch.float64, not torch.float32"),
+        ({k: v.double() * 1e60 for k, v in network().state_dict().items()}, "torch.float64, not torch.float32"),
         ({**network().state_dict(), "head.bias": torch.full((4,), torch.inf)}, "NaN or Inf"),
         (pickled(), "is a pickle"),
         (RecordDict(), "0 array records"),
@@ -106,17 +108,57 @@ def test_what_the_client_returns_is_examined_before_it_leaves():
         assert reason in verdicts[0].findings[0].message
 
 
-def test_a_leak_of_an_honest_round_is_refused_only_where_warnings_are():
-    few = Node(batch=examples(1))
-    grid, verdicts = guarded(few)
+@dataclass(frozen=True, kw_only=True)
+class Nervous:
+    """Warns of every model."""
+
+    name, paper, gate, needs = "nervous", INVERTIGO, "load", frozenset()
+
+    def inspect(self, *_):
+        return (Finding("nervous", "load", "malice", 1.0, None, "a model came", "wait", alarming=True),)
+
+
+NERVOUS = Inspector(guards=(*every_guard(), Nervous()))
+
+
+def test_a_warning_is_refused_only_where_warnings_are():
+    grid, verdicts = guarded(Node(), inspector=NERVOUS)
     assert ask(grid, network().state_dict()).has_content()
-    assert verdicts[0].leaking
-    assert not verdicts[0].malicious
-    strict, _ = guarded(Node(batch=examples(1)), refuse_at="warn")
+    assert verdicts[0].decision == "warn"
+    strict, _ = guarded(Node(), refuse_at="warn", inspector=NERVOUS)
     assert ask(strict, network().state_dict()).has_error()
     lax, verdicts = guarded(Node(), refuse_at="never")
     assert ask(lax, planted(Node())).has_content()
     assert verdicts[0].decision == "block"
+
+
+def test_one_example_leaks_in_every_honest_round_and_that_is_said_and_not_held_against_the_server():
+    grid, verdicts = guarded(Node(batch=examples(1)))
+    assert ask(grid, network().state_dict()).has_content()
+    assert verdicts[0].recoverable == (0,)
+    assert not verdicts[0].malicious
+
+
+@pytest.mark.parametrize(("refuse_at", "stays"), [("block", True), ("never", False)])
+def test_rows_that_show_single_examples_stay_with_the_client(refuse_at, stays, monkeypatch):
+    """The places are given by hand; the rest of the update has to leave bit for bit as it was trained."""
+    places = torch.tensor([0, 5])
+    leak = Finding("isolation", "send", "leak", 1.0, None, "two entries", "drop them", drop={"head.weight": places})
+    inspect = Inspector.inspect
+
+    def leaking(self, received, history, local, gates):
+        verdict = inspect(self, received, history, local, gates)
+        return replace(verdict, observed=(*verdict.observed, leak)) if gates == ("send",) else verdict
+
+    monkeypatch.setattr(Inspector, "inspect", leaking)
+    node, sent = Node(), network().state_dict()
+    grid, _ = guarded(node, refuse_at=refuse_at)
+    (record,) = ask(grid, sent).content.array_records.values()
+    left = {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
+    trained = {name: tensor.clone() for name, tensor in node.model.state_dict().items()}
+    if stays:
+        trained["head.weight"].view(-1)[places] = sent["head.weight"].reshape(-1)[places]
+    assert all(torch.equal(left[name], tensor) for name, tensor in trained.items())
 
 
 def history(grid: InProcessGrid) -> History:
@@ -192,7 +234,7 @@ def test_the_run_may_make_the_guard_stricter_and_never_milder(caplog, monkeypatc
     assert "row" not in reply.error.reason
     for key in milder:
         assert key in caplog.text
-    strict, _ = guarded(Node(batch=examples(1)), run={"guard.refuse-at": "warn"})
+    strict, _ = guarded(Node(), run={"guard.refuse-at": "warn"}, inspector=NERVOUS)
     assert ask(strict, network().state_dict()).has_error()
 
 

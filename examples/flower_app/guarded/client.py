@@ -6,9 +6,9 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from guarded.task import build, part, task
-from invertigo import Batch, LocalTraining
-from invertigo.flower import DefenseMod, ServerGuard
+from guarded.task import build, part, recipe, task
+from invertigo import Batch
+from invertigo.flower import DefenseMod, ServerGuard, checked_mods
 from invertigo.guards import Inspector
 from invertigo.types import Declared, GuardVerdict, Local
 
@@ -23,9 +23,8 @@ def batch_of(message: Message, context: Context) -> Batch:
 
 def client(message: Message, context: Context) -> Local:
     """What the guard may look at: it stays on this machine."""
-    rate = float(context.run_config["learning-rate"])
-    recipe = LocalTraining(sends="difference", learning_rate=rate)
-    return Local(task=task(build()), batch=batch_of(message, context), training=recipe)
+    training = recipe(context.run_config).training
+    return Local(task=task(build()), batch=batch_of(message, context), training=training)
 
 
 def write_down(verdict: GuardVerdict, context: Context) -> None:
@@ -36,14 +35,14 @@ def write_down(verdict: GuardVerdict, context: Context) -> None:
 
 
 guard = ServerGuard(client, Inspector(declared=Declared(initial=build)), report=write_down)
-app = ClientApp(mods=[guard, DefenseMod(client)])  # the first mod is the outermost: it sees the defended update
+app = ClientApp(mods=checked_mods([guard, DefenseMod(client)]))  # the outermost first: it sees the defended update
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     model, batch = build(), batch_of(message, context)
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    optimizer = torch.optim.SGD(model.parameters(), lr=float(context.run_config["learning-rate"]))
+    optimizer = recipe(context.run_config).optimizer(model)
     loss = torch.nn.functional.cross_entropy(model(batch["images"]), batch["labels"])
     loss.backward()
     optimizer.step()

@@ -7,8 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from guarded.malicious import MaliciousOnce
-from guarded.task import build, public
-from invertigo import LocalTraining
+from guarded.task import build, public, recipe
 from invertigo.flower import Audited, read_arrays, write_arrays
 
 app = ServerApp()
@@ -17,9 +16,9 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    recipe = LocalTraining(sends="difference", learning_rate=float(config["learning-rate"]))
-    strategy = MaliciousOnce(int(config["malicious-round"]), recipe, int(config["batch-size"]))
-    stored = Audited(strategy, str(config["store"])) if config["store"] else strategy
+    agreed = recipe(config)
+    strategy = MaliciousOnce(int(config["malicious-round"]), agreed.training, int(config["batch-size"]))
+    stored = Audited(strategy, str(config["store"]), recipe=agreed) if config["store"] else strategy
     result = stored.start(grid, write_arrays(build().state_dict()), num_rounds=int(config["rounds"]))
     model, digits = build(), public()
     model.load_state_dict(read_arrays(result.arrays))

@@ -1,11 +1,15 @@
 """What clients and server agreed on: the model, the loss, and whose examples are whose."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from invertigo import Batch, Images, data, models
-from invertigo.types import Task
+from invertigo.flower import Recipe
+from invertigo.types import LocalTraining, Task
 
 SHAPE, CLASSES, PUBLIC = (1, 8, 8), 10, 357
 
@@ -18,6 +22,11 @@ def build(generator: torch.Generator | None = None) -> nn.Module:
 
 def task(model: nn.Module) -> Task:
     return Task(model, cross_entropy, Images(shape=SHAPE), CLASSES)
+
+
+def recipe(config: Mapping[str, Any]) -> Recipe:
+    """How clients train: their own code, their guards, the server's records and its attack all read it here."""
+    return Recipe(LocalTraining(sends="difference", learning_rate=float(config["learning-rate"])))
 
 
 def public() -> Batch:

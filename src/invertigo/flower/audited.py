@@ -4,86 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.compat.common.recorddict_compat import parameters_to_arrayrecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
-from torch import Tensor
 
-from invertigo.flower.exchange import Exchange
-from invertigo.flower.records import model_record, read_arrays
-from invertigo.types import InvalidValueError
+from invertigo.flower.recording import Recorded, Recorder
+from invertigo.flower.records import read_arrays
+
+OWN = {"strategy", "recorder"}
 
 
-class Audited(Strategy):
+class Audited:
     """Any strategy, with each (sent, returned) pair written to a folder as safetensors.
 
     It sees exactly what an honest-but-curious server sees. `audit_exchanges` reads the folder offline. The folder holds
     what clients return, and is as private as the data that can be rebuilt from it.
 
+    It stands for the strategy in every other respect: its class, its attributes and its own `start`. Strategies of
+    Flower's older API (`configure_fit`) are recorded too. See `Recorder` for the settings.
+
     Args:
         strategy: does everything else.
         folder: where rounds are stored.
-        every: store each so many-th round, from the first.
-        arrays: name of the array record that holds the model, where a message has several.
-        weighted_by: name of the metric in which clients say how many examples they trained on.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        folder: str | Path,
-        *,
-        every: int = 1,
-        arrays: str | None = None,
-        weighted_by: str = "num-examples",
-    ) -> None:
-        if every < 1:
-            raise InvalidValueError(f"every={every}; rounds are stored each so many-th time, at least every 1.")
-        self.strategy, self.folder, self.every = strategy, Path(folder), every
-        self.arrays, self.weighted_by = arrays, weighted_by
-        self._sent: dict[int, dict[str, Tensor]] = {}
+    def __init__(self, strategy: Any, folder: str | Path, **settings: Any) -> None:
+        object.__setattr__(self, "strategy", strategy)
+        object.__setattr__(self, "recorder", Recorder(folder, **settings))
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        """The strategy's, so that whoever asks what it is gets its answer."""
+        return type(self.strategy)
+
+    def __getattr__(self, name: str) -> Any:
+        """The strategy's own."""
+        if name in OWN:
+            raise AttributeError(name)
+        return getattr(self.strategy, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """The strategy's own."""
+        setattr(self.strategy, name, value)
+
+    def start(self, grid: Grid, *args: Any, **settings: Any) -> Any:
+        """The strategy's own `start`, on a grid that is recorded."""
+        recorded = Recorded.__new__(Recorded)
+        recorded.grid, recorded.recorder = grid, self.recorder
+        return self.strategy.start(recorded, *args, **settings)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Let the strategy choose clients, and note what each is sent."""
+        """The strategy's own, where another strategy drives this one."""
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        self._sent = {}
-        if (server_round - 1) % self.every == 0:
-            read: dict[int, dict[str, Tensor]] = {}
-            for message in messages:
-                record = model_record(message.content, self.arrays)[1]
-                read.setdefault(id(record), read_arrays(record))
-                self._sent[message.metadata.dst_node_id] = read[id(record)]
+        self.recorder.ask(messages, round=server_round)
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Store what came back, then let the strategy aggregate."""
+        """The strategy's own, where another strategy drives this one."""
         received = list(replies)
-        for reply in received:
-            sent = self._sent.get(reply.metadata.src_node_id)
-            if sent is None or reply.has_error():
-                continue
-            returned = read_arrays(model_record(reply.content, self.arrays)[1])
-            told = [m[self.weighted_by] for m in reply.content.metric_records.values() if self.weighted_by in m]
-            count = int(told[0]) if told and isinstance(told[0], int | float) and told[0] >= 1 else None
-            Exchange(server_round, reply.metadata.src_node_id, sent, returned, count).save(self.folder)
-        self._sent = {}
+        self.recorder.answer(received)
         return self.strategy.aggregate_train(server_round, received)
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """The strategy's own."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+    def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
+        """The strategy's own, of the older API."""
+        asked = self.strategy.configure_fit(
+            server_round=server_round, parameters=parameters, client_manager=client_manager
+        )
+        if (server_round - 1) % self.recorder.every == 0:
+            for proxy, instructions in asked:
+                tensors = read_arrays(parameters_to_arrayrecord(instructions.parameters, keep_input=True))
+                self.recorder.sent(server_round, _number(proxy), tensors, dict(instructions.config))
+        return asked
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The strategy's own."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
+    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
+        """The strategy's own, of the older API."""
+        for proxy, result in results:
+            record = parameters_to_arrayrecord(result.parameters, keep_input=True)
+            self.recorder.returned(_number(proxy), record, result.num_examples)
+        return self.strategy.aggregate_fit(server_round, results, failures)
 
-    def summary(self) -> None:
-        """The strategy's own."""
-        self.strategy.summary()
+
+def _number(proxy: Any) -> int:
+    """A proxy's node; older proxies have a name only."""
+    node = getattr(proxy, "node_id", None)
+    return int(node) if node is not None else int(str(proxy.cid), 36)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
-from flwr.app import Context, Message, MessageType
+from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
 from invertigo.defenses import make
 from invertigo.federation.defended import fresh_generator, trace
+from invertigo.flower.arrival import as_record
+from invertigo.flower.leaving import Leaving, leaving
 from invertigo.flower.memory import count_release, releases_before
-from invertigo.flower.records import model_record, read_arrays, write_arrays
-from invertigo.flower.settings import keys_of
+from invertigo.flower.protocol import of_secure_aggregation, trains
+from invertigo.flower.records import model_record, read_arrays
+from invertigo.flower.sections import keys_of
+from invertigo.flower.settled import settled
 from invertigo.types import (
     Batch,
     ConfigurationError,
@@ -25,7 +30,6 @@ from invertigo.types import (
     Local,
     Step,
     check_fits,
-    trainable,
 )
 
 UNSEEN = Batch({"unseen": torch.zeros(1)})
@@ -40,7 +44,8 @@ logger = logging.getLogger("flwr")
 
 class DefenseMod:
     """Returned minus received parameters go through the defense's `on_update`; the reply carries the received ones plus
-    what came out. Everything else in the reply (buffers, metrics) leaves as it is.
+    what came out. Everything else in the reply (buffers, metrics) leaves as it is. It comes before the update is
+    masked: after `secaggplus_mod` in the list of mods.
 
     A mod sees messages, not training: a defense that works inside the training step is refused, with the reason.
     Without a defense given here, `defense.name` and its settings as `defense.<setting>` are read, for each message
@@ -52,6 +57,7 @@ class DefenseMod:
         arrays: name of the array record that holds the model, where a message has several.
         report: called on the client with what the defense did to each reply, measured.
         generator: of the defense's randomness; without it, the operating system seeds one for each reply.
+        order: the model's names of a list of arrays without names, where several readings fit.
 
     Raises: ConfigurationError for a defense that works inside the training step, at construction or at the first
         message; UnknownNameError for a name that is not registered.
@@ -65,43 +71,42 @@ class DefenseMod:
         arrays: str | None = None,
         report: Callable[[DefenseTrace, Context], None] | None = None,
         generator: torch.Generator | None = None,
+        order: Sequence[str] | None = None,
         **settings: Any,
     ) -> None:
         self.client, self.arrays, self.report, self.generator = client, arrays, report, generator
+        self.order = order
         if defense is None and settings:
             raise ConfigurationError(f"Settings {sorted(settings)} were given, but no defense; name it.")
         self.defense = None if defense is None else fitting(make(defense, **settings))
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """See Flower's mods."""
-        if message.metadata.message_type.split(".")[0] != MessageType.TRAIN:
+        if not trains(message):
             return call_next(message, context)
+        if of_secure_aggregation(message):
+            raise ConfigurationError(
+                "DefenseMod stands before secaggplus_mod, which would mask the update before the defense could work on "
+                "it. Turn them round: mods=[secaggplus_mod, ServerGuard(...), DefenseMod(...)]."
+            )
         # Both before the client's code runs: it may consume the record, and must not train in vain.
         received = read_arrays(model_record(message.content, self.arrays)[1])
         defense = self.defense or configured(context)
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        name, record = model_record(reply.content, self.arrays)
-        returned = read_arrays(record)
-        sent = self._defended(defense, received, returned, self.client(message, context), context)
-        reply.content[name] = write_arrays({**returned, **sent})
+        local = self.client(message, context)
+        came = settled(received, local.task.model, casts="any", order=self.order)
+        left = leaving(came, reply, local.task.model, self.arrays)
+        sent = self._defended(defense, came.tensors, left, local, context)
+        reply.content[left.record] = as_record(replace(left.returned, tensors={**left.returned.tensors, **sent}))
         count_release(context)
         return reply
 
     def _defended(
-        self,
-        defense: Defense,
-        received: Mapping[str, Tensor],
-        returned: Mapping[str, Tensor],
-        local: Local,
-        context: Context,
+        self, defense: Defense, received: Mapping[str, Tensor], left: Leaving, local: Local, context: Context
     ) -> dict[str, Tensor]:
-        names = list(trainable(local.task.model))
-        before = {k: received[k] for k in names if k in received}
-        check_fits({k: returned[k] for k in names if k in returned}, before, "reply")
-        raw = {k: returned[k] - before[k] for k in before}
-        facts: dict[str, float] = {}
+        raw, facts = dict(left.update.tensors), {}
         step = Step(
             task=local.task,
             model=local.task.model,
@@ -121,7 +126,9 @@ class DefenseMod:
             self.report(did, context)
         if did.undefended:
             logger.warning("invertigo: The defense '%s' left this update as it was.", defense.name)
-        return {k: before[k] + update[k].to(before[k]) for k in before}
+        for note in left.notes:
+            logger.warning("invertigo: beside the defended update, %s.", note)
+        return {k: received[k] + update[k].to(received[k]) for k in update}
 
 
 def configured(context: Context) -> Defense:

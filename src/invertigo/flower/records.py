@@ -10,6 +10,8 @@ from torch import Tensor
 
 from invertigo.types import CorruptFileError, MismatchError
 
+EMPTY = "_empty"
+"""What stands in a list without arrays."""
 NPY = b"\x93NUMPY"
 FOREIGN = {b"\x80": "a pickle, which can run code when it is read", b"PK": "a zip archive (a torch or npz file)"}
 
@@ -19,7 +21,7 @@ def model_record(content: RecordDict, name: str | None = None) -> tuple[str, Arr
 
     Raises: MismatchError when there is none, or several and no name says which.
     """
-    found = dict(content.array_records.items())
+    found = {key: record for key, record in content.array_records.items() if record or key == name}
     if name is not None and name in found:
         return name, found[name]
     if name is None and len(found) == 1:
@@ -36,7 +38,7 @@ def read_arrays(record: ArrayRecord) -> dict[str, Tensor]:
 
     Raises: CorruptFileError for anything that is not a plain NumPy array of numbers, such as a pickle.
     """
-    return {name: _tensor(name, array) for name, array in record.items()}
+    return {name: _tensor(name, array) for name, array in record.items() if name != EMPTY}
 
 
 def write_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
@@ -57,7 +59,8 @@ def _tensor(name: str, array: Array) -> Tensor:
         tensor = torch.from_numpy(values)
     except (ValueError, TypeError, EOFError, OverflowError, MemoryError) as error:
         raise CorruptFileError(f"The array '{name}' is damaged or holds no plain numbers: {error}.") from error
-    if tuple(tensor.shape) != tuple(array.shape):
+    legacy = not array.dtype and not array.shape  # Flower's older clients and servers do not say
+    if not legacy and tuple(tensor.shape) != tuple(array.shape):
         raise CorruptFileError(
             f"The array '{name}' says that its shape is {tuple(array.shape)}, but holds {tuple(tensor.shape)}."
         )

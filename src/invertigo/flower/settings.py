@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from invertigo.flower.casts import CASTS, Casts
+from invertigo.flower.sections import keys_of
 from invertigo.types import ConfigurationError, Decision, Look, did_you_mean
 
 RefuseAt = Literal["never", "block", "warn"]
@@ -38,6 +40,9 @@ class GuardSettings(BaseModel):
     looks: str = ""
     """Declared reasons for odd weights, separated by commas: zero_head, lora, pruned, tied, dirac, quantised."""
 
+    casts: Casts = "float32"
+    """What a change of dtype may cost: nothing (`lossless`), the digits beyond float32, or `any` rounding."""
+
     @property
     def declared_looks(self) -> frozenset[Look]:
         """The looks by name. Raises: ConfigurationError for an unknown one."""
@@ -49,6 +54,11 @@ class GuardSettings(BaseModel):
                     f"guard.looks names '{look}'.{did_you_mean(look, known)} Known: {', '.join(known)}."
                 )
         return frozenset(named)  # type: ignore[arg-type]
+
+    @property
+    def allowed_casts(self) -> Casts | None:
+        """What a change of dtype may cost; None: a model that is declared quantised stays as it is sent."""
+        return None if "quantised" in self.declared_looks else self.casts
 
     def refuses(self, decision: Decision) -> bool:
         """Whether a round with this decision is refused."""
@@ -71,14 +81,11 @@ class GuardSettings(BaseModel):
         return _validated(strict | own), ignored
 
 
-def keys_of(config: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """What a flat configuration holds under `section.`, without that prefix."""
-    return {key.removeprefix(f"{section}."): value for key, value in config.items() if key.startswith(f"{section}.")}
-
-
 def _milder(key: str, value: Any, than: Any) -> bool:
     if key == "refuse-at":
         return STRICTNESS[value] < STRICTNESS[than]
+    if key == "casts":
+        return CASTS.index(value) > CASTS.index(than)
     if key == "tell-server":
         return value and not than
     if key == "looks":
