@@ -65,7 +65,7 @@ class AttackRecord(_Record):
     residual: float | None = None
     """Relative distance of the update that this reconstruction would have caused from the observed one."""
     residual_up_to_scale: float | None = None
-    """The same distance after the best factor, for attacks that match directions only."""
+    """The same distance after the best factor, of the reconstruction brought into the range of the data."""
     tensors: str = ""
     """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
 
