@@ -11,6 +11,7 @@ FORBIDDING = frozenset(
         "no_informed_attack",
         "no_decoys",
         "few_decoys",
+        "range_unfilled",
         "doubtful_recognition",
         "unrecognised_likeness",
         "identified_beyond_chance",
