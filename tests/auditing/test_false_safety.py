@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from invertigo.auditing.controls.positive import vouching
+from invertigo.auditing.record import AttackRecord
 from invertigo.auditing.trial import update_residuals
 from invertigo.domains import Images
 from invertigo.types import Knowledge, Observation
@@ -39,3 +41,15 @@ def test_a_candidate_outside_the_range_of_the_data_explains_nothing():
     assert residuals(50.0)[1] == pytest.approx(((factor * own - goal).norm() / goal.norm()).item())
     assert residuals(50.0)[1] > 0.01
     assert residuals(0.0)[1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_algebra_and_crafted_models_do_not_vouch_for_a_search():
+    def record(name, level, outcome, exact=False):
+        return AttackRecord(level=level, attack=name, paper="p", exact=exact, status="ran", outcomes=[outcome])
+
+    idle, algebra = record("search", 1, "nothing"), record("algebra", 3, "exact", exact=True)
+    assert vouching([idle, algebra]) is None
+    assert vouching([idle, record("imprint", 5, "exact")]) is None
+    assert vouching([algebra]) is algebra
+    found = record("search", 3, "recognisable")
+    assert vouching([idle, algebra, found]) is found
