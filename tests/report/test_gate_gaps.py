@@ -82,6 +82,7 @@ def test_what_several_attacks_rebuilt_is_counted_together():
     assert check(found, ["identified > 1"]).exit_code == 1
     with pytest.raises(AssertionError, match="2 examples were rebuilt"):
         asserting(found).assert_below(recovered=1)
+    assert "All attacks together rebuilt 2 of 2 examples." in found.verdict.detail
 
 
 @pytest.mark.parametrize("controls", [True, False])

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from invertigo.auditing.controls.schedule import solved_below
 from invertigo.auditing.gaps import FORBIDDING, gaps
-from invertigo.auditing.record import CONTROLS, AttackRecord, ControlRecord, FlagRecord, LevelRecord, VerdictRecord
+from invertigo.auditing.record import (
+    CONTROLS,
+    AttackRecord,
+    ControlRecord,
+    FlagRecord,
+    LevelRecord,
+    VerdictRecord,
+    count_recovered,
+)
 
 WHO = {
     0: "An honest-but-curious server that sees only the sum of several clients' updates",
@@ -155,6 +163,9 @@ def _leaks(
     detail = [f"The strongest attack was {best.attack}{' by an adversary who knows the defense' * best.informed}."]
     if best.ranks:
         detail.append(f"An observer would pick out {best.identified} of {len(best.ranks)} among {best.decoys} others.")
+    together = count_recovered([a for a in attacks if a.status == "ran" and a.level <= lowest.level])
+    if together > best.recovered:
+        detail.append(f"All attacks together rebuilt {c.count(together)}.")
     below = [level.level for level in levels if level.examined and level.level < lowest.level]
     if below:
         missed = gaps(levels, attacks, flags, max(below))

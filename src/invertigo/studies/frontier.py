@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.auditing.record import AttackRecord, AuditRecord, count_recovered
 from invertigo.auditing.unproven import unproven
 from invertigo.studies.frontier_study import AXIS, NONE, SEPARATOR
 from invertigo.studies.slices import label
@@ -238,7 +238,7 @@ CEILING = 150.0
 
 
 def _recovered(record: AuditRecord, *, naive: bool) -> float:
-    most = max((one.recovered for one in record.ran if _who(one, naive)), default=0)
+    most = count_recovered([one for one in record.ran if _who(one, naive)])
     return most / record.num_examples if record.num_examples else 0.0
 
 
