@@ -533,6 +533,10 @@ def test_a_budget_in_equal_shares_must_hold_the_longest_attack_at_its_turn():
         (0.0, 1e-6, 5e-9, "failed"),  # of what the pictures put into the update, half a percent is unexplained
         (0.8, 1.0, 0.7, "passed"),  # noise: the candidate explains more than the truth can
         (0.8, 1.0, 0.9, "failed"),
+        (0.97, 0.999, 0.986, "failed"),  # in heavy noise nearly everything is left over, by a wrong picture too
+        (0.97, 0.999, 0.965, "passed"),
+        (0.97, 0.97, 0.98, "failed"),  # worse than a blank picture
+        (0.5, None, 0.51, "failed"),
         (None, 1.0, 1e-9, "unknown"),
         (1.3, 1.0, 1.2, "unknown"),  # a truth that explains nothing is no measure
         (0.0, 1.0, None, "unknown"),

@@ -65,6 +65,7 @@ CASES = {
     ),
     "identified_beyond_chance": evidence(attack(outcomes=["nothing", "exact"], ranks=[1, 1], decoys=100)),
     "outside_range": evidence(outside_range=0.5),
+    "range_unfilled": evidence(filled=0.004, metrics=[DECIBELS]),
     "optimiser_failed": evidence(
         attack(outcomes=["nothing", "nothing"]),
         controls=[ControlRecord(name="fit", status="failed", summary="It failed.")],
@@ -91,6 +92,12 @@ CASES = {
         attack(outcomes=["nothing", "recognisable"]), attack(informed=True), defense=shield(knows="k")
     ),
 }
+
+
+def test_a_line_up_that_was_asked_to_be_short_is_short():
+    found = raise_flags(evidence(decoys=1, wanted_decoys=1))
+    assert [flag.code for flag in found if "decoys" in flag.code] == ["few_decoys"]
+    assert "100 others" in next(flag.message for flag in found if flag.code == "few_decoys")
 
 
 @pytest.mark.parametrize("code", CASES)

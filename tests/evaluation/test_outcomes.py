@@ -86,6 +86,17 @@ def test_exact_begins_at_sixty_decibels(error, expected):
     assert judged(truth, truth + error * signs, FACES[3:]) == [expected] * 3
 
 
+@pytest.mark.parametrize(("error", "expected"), [(0.05, "exact"), (0.2, "recognisable")])
+def test_exact_is_a_tenth_of_the_contrast_too_however_wide_the_range(error, expected):
+    """In a range of 6,000 times the pictures' own, an error of a fifth of their contrast is one of 3e-5 of it."""
+    truth = FACES[:3]
+    signs = (torch.arange(625) % 2 * 2 - 1).view(25, 25)
+    contrast = (truth - truth.mean((-2, -1), keepdim=True)).square().mean((-2, -1), keepdim=True).sqrt()
+    squeeze = lambda images: 0.5 + images / 6000  # noqa: E731
+    found = judged(squeeze(truth), squeeze(truth + error * contrast * signs), None)
+    assert found == [expected] * 3
+
+
 def test_a_blank_picture_guessed_blank_is_no_leak():
     blank = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
     assert judged(blank, blank, DIGITS) == ["nothing"] * 2

@@ -189,6 +189,14 @@ def test_randomness_is_noticed_and_replayed_from_the_recorded_state(name):
     assert one.relative_gap == other.relative_gap
 
 
+def test_a_step_that_makes_nothing_finite_of_the_truth_is_not_the_clients():
+    model, (x, y) = network(), data()
+    seen = observed(model, gradient(model, F.cross_entropy, x, y), lambda o, t: F.cross_entropy(o, t) / (0 * o.sum()))
+    found = replay(seen, Batch({"images": x, "labels": y}))
+    assert found.status == "impossible"
+    assert "NaN" in found.cause
+
+
 def test_a_truth_that_the_step_cannot_read():
     model, (x, y) = network(), data()
     sent = gradient(model, F.cross_entropy, x, y)

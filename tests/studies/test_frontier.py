@@ -135,6 +135,16 @@ def test_a_defense_that_was_not_shown_to_hold_is_not_recommended(changes):
     assert frontier_of([GRID[0], doubtful]).cheapest(1) is None  # type: ignore[union-attr]
 
 
+def test_a_seed_that_cannot_tell_keeps_a_defense_from_holding():
+    shown, other = point("noise · std=1", 9.0, 10.0, 0.8), point("noise · std=1", 9.0, 10.0, 0.8, 1)
+    assert other.record is not None
+    unknown = other.record.verdict.model_copy(update={"status": "inconclusive"})
+    other = dataclasses.replace(other, record=other.record.model_copy(update={"verdict": unknown}))
+    found = frontier_of([GRID[0], shown, other])
+    assert found is not None
+    assert found.cheapest(1) is None
+
+
 def test_what_holds_for_one_seed_only_does_not_hold():
     found = frontier_of([GRID[0], point("noise · std=1", 9.0, 10.0, 0.8, 0), point("noise · std=1", 9.0, 25.0, 0.8, 1)])
     assert found is not None

@@ -161,7 +161,7 @@ def _evidence(
         metrics=metrics,
         num_examples=case.num_examples,
         scored=case.truth is not None,
-        decoys=max((a.decoys for a in session.records), default=0) or judge.available_decoys,
+        decoys=max((a.decoys for a in session.records if a.outcomes), default=judge.available_decoys),
         wanted_decoys=decoys,
         borrowed=case.borrowed,
         statistics_assumed_from=min(assumed, default=None),
@@ -169,6 +169,7 @@ def _evidence(
         relative_norm=1.0 if first is None else _relative_norm(first),
         curtailed=[(entry.name, *cut) for entry in session.entries for cut in curtailed(entry.attack)],
         outside_range=_outside_range(case),
+        filled=_filled(case),
         controls=controls.records,
         dropout=_drops(case, controls),
         interrupted=session.interrupted,
@@ -191,6 +192,17 @@ def _outside_range(case: Case) -> float:
     low, high = (end.cpu().double() for end in domain.bounds(domain.inputs))
     beyond = torch.maximum(low - inputs, inputs - high) / (high - low)
     return float(beyond.nan_to_num(0.0).max().clamp_min(0))
+
+
+def _filled(case: Case) -> float:
+    """Part of their domain's range that the private inputs, all together, take up."""
+    domain = case.task.domain
+    if case.truth is None or domain.inputs not in case.truth.fields or not case.truth[domain.inputs].numel():
+        return 1.0
+    inputs = case.truth[domain.inputs].detach().cpu().double()
+    low, high = domain.bounds(domain.inputs)
+    placed = (inputs - low) / (high - low)
+    return float(placed.max() - placed.min())
 
 
 def _relative_norm(observation: Observation) -> float:

@@ -14,6 +14,8 @@ SELDOM = 0.01
 """Of a guess without information, at one attack on one rung. One hit of one example among 100 decoys is as seldom."""
 OUTSIDE = 1e-3
 """A quarter of a grey level: rounding of stored pixels, not another normalisation."""
+FAINT = 0.05
+"""Part of the range that examples must take up, or scores in parts of that range tell little of them."""
 
 Flags = Iterator[FlagRecord]
 
@@ -83,6 +85,18 @@ def _outside_range(e: Evidence) -> Flags:
         )
 
 
+def _faint(e: Evidence) -> Flags:
+    pictures = bool(e.metrics) and e.metrics[0].unit == "dB"
+    if pictures and e.filled < FAINT:
+        yield FlagRecord(
+            code="range_unfilled",
+            severity="warning",
+            message=f"The private examples take up {e.filled:.2%} of the range that their domain states: scores are "
+            "parts of that range, so they tell little of what an observer would see.",
+            remedy="State the range that your data have: domain=Images(shape, low=..., high=..., mean=..., std=...).",
+        )
+
+
 def _optimiser_failed(e: Evidence) -> Flags:
     for control in e.controls:
         if control.name == "fit" and control.status == "failed" and not any(a.recovered for a in e.attacks):
@@ -110,5 +124,6 @@ CONTROL_RULES: tuple[Callable[[Evidence], Flags], ...] = (
     _likeness,
     _identified,
     _outside_range,
+    _faint,
     _optimiser_failed,
 )

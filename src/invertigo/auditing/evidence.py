@@ -43,6 +43,8 @@ class Evidence:
     """(attack, setting, value, default) where an attack was given less work than it does by default."""
     outside_range: float = 0.0
     """Furthest that a private value lies outside the range that its domain states, in parts of that range."""
+    filled: float = 1.0
+    """Part of their domain's range that the private inputs take up."""
     remarks: Sequence[FlagRecord] = ()
     """Flags that the private examples and the model call for by themselves."""
 

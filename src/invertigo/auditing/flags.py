@@ -9,6 +9,7 @@ from invertigo.auditing.control_flags import CONTROL_RULES
 from invertigo.auditing.defense_flags import DEFENSE_RULES
 from invertigo.auditing.evidence import Evidence
 from invertigo.auditing.record import AttackRecord, FlagRecord
+from invertigo.evaluation.outcomes import ENOUGH_DECOYS
 
 VANISHED = 1e-3
 """A relative residual below this has vanished: the candidate reproduces the update for all practical purposes."""
@@ -199,14 +200,15 @@ def _range_inferred(e: Evidence) -> Flags:
 
 
 def _no_decoys(e: Evidence) -> Flags:
-    if e.scored and e.decoys < e.wanted_decoys:
+    wanted = max(e.wanted_decoys, ENOUGH_DECOYS)
+    if e.scored and e.decoys < wanted:
         found = "No public examples were" if e.decoys == 0 else f"Only {e.decoys} public examples were"
         yield FlagRecord(
             code="few_decoys" if e.decoys else "no_decoys",
             severity="info" if e.decoys else "warning",
             message=f"{found} at hand, so whether an observer would recognise the examples was not measured against "
-            f"{e.wanted_decoys} others.",
-            remedy=f"Pass public= with at least {e.wanted_decoys} examples of the same kind.",
+            f"{wanted} others.",
+            remedy=f"Pass public= with at least {wanted} examples of the same kind, and ask for no fewer decoys.",
         )
 
 

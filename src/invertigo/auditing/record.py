@@ -65,7 +65,7 @@ class AttackRecord(_Record):
     residual: float | None = None
     """Relative distance of the update that this reconstruction would have caused from the observed one."""
     residual_up_to_scale: float | None = None
-    """The same distance after the best factor, for attacks that match directions only."""
+    """The same distance after the best factor, of the reconstruction brought into the range of the data."""
     tensors: str = ""
     """Prefix of this reconstruction's tensors in `reconstruction.safetensors` (`<prefix>/images`, ...)."""
 
@@ -78,6 +78,13 @@ class AttackRecord(_Record):
     def identified(self) -> int:
         """How many an observer would pick out among the decoys."""
         return sum(rank == 1 for rank in self.ranks)
+
+
+def count_recovered(attacks: Sequence[AttackRecord]) -> int:
+    """How many private examples were rebuilt by any of these attacks, each with whichever did."""
+    return sum(
+        any(outcome != "nothing" for outcome in one) for one in zip(*(a.outcomes for a in attacks if a.outcomes))
+    )
 
 
 class BaselineRecord(_Record):
@@ -257,19 +264,6 @@ class AuditRecord(_Record):
         """The controls that did not pass or were not made; any of them takes the ground from under *resists*."""
         passed = {control.name for control in self.controls if control.status == "passed"}
         return [name for name in CONTROLS if name not in passed]
-
-    def unproven(self, level: int | None = None) -> list[str]:
-        """Why it cannot be believed that no more can be rebuilt, up to rung `level`, than was; empty when it can.
-
-        Where something was rebuilt, whether the rest is in the update at all (the fit) was not asked.
-        """
-        leaked = self.verdict.level is not None and (level is None or self.verdict.level <= level)
-        lacking = [name for name in self.uncontrolled if not (leaked and name == "fit")]
-        told = [f"the controls that must stand behind it ({', '.join(lacking)}) did not pass or are not on record"]
-        told = told if lacking else []
-        if self.portfolio == "chosen":
-            told.append("attacks or rungs were chosen by hand, and are fewer than an audit would try by itself")
-        return told
 
     @property
     def worst(self) -> AttackRecord | None:

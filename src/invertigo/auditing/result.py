@@ -10,7 +10,15 @@ from statistics import median
 
 from torch import Tensor
 
-from invertigo.auditing.record import AttackRecord, AuditRecord, FlagRecord, MetricRecord, VerdictRecord
+from invertigo.auditing.record import (
+    AttackRecord,
+    AuditRecord,
+    FlagRecord,
+    MetricRecord,
+    VerdictRecord,
+    count_recovered,
+)
+from invertigo.auditing.unproven import unproven
 from invertigo.types import Batch, ConfigurationError, Domain, did_you_mean
 
 
@@ -77,7 +85,7 @@ class Audit:
         attacks = [a for a in self.record.ran if level is None or a.level <= level]
         if not any(a.outcomes for a in attacks):
             raise AssertionError(f"Nothing was measured on these rungs, so no limit holds. {self.verdict.headline}")
-        most = max(a.recovered for a in attacks)
+        most = count_recovered(attacks)
         if most > recovered:
             raise AssertionError(f"{most} examples were rebuilt; {recovered} are allowed. {self.verdict.headline}")
         for name, limit in limits.items():
@@ -87,8 +95,8 @@ class Audit:
         fatal = [flag.message for flag in self.flags if flag.severity == "fatal"]
         if fatal:
             raise AssertionError(fatal[0])
-        missing = self.record.unproven(level)
-        if require_controls and missing:
+        missing = unproven(self.record, level, require_controls=require_controls)
+        if missing:
             raise AssertionError(f"That no more can be rebuilt is not shown: {'; '.join(missing)}.")
 
     def save(self, path: str | Path, *, include_originals: bool | None = None, redact: bool = False) -> Path:

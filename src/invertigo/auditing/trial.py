@@ -15,6 +15,7 @@ from invertigo.auditing.portfolio import Entry
 from invertigo.federation.functional import functional_update, simulating
 from invertigo.types import (
     AdversaryView,
+    Domain,
     InvertigoError,
     Observation,
     Progress,
@@ -37,7 +38,7 @@ class Trial:
     residual: float | None = None
     """Relative distance of the update that the reconstruction would have caused from the observed one."""
     residual_up_to_scale: float | None = None
-    """The same distance after the best factor on what the reconstruction would have caused."""
+    """The same distance after the best factor, of the reconstruction brought into the range of the data."""
     iterations: int | None = None
     """Iterations carried out, as far as the attack told."""
 
@@ -93,12 +94,15 @@ def attempt(
 
 
 Residuals = tuple[float | None, float | None]
+STRAY = 0.05
+"""Part of the data's range that a candidate may leave it by: images have no pixel of fifty times white."""
 
 
 def update_residuals(observation: Observation, candidate: Mapping[str, Tensor]) -> Residuals:
     r"""$\lVert g(\hat x) - g \rVert / \lVert g \rVert$ of a candidate, by training the client on it in simulation.
 
-    The second one is $\min_s \lVert s\, g(\hat x) - g \rVert / \lVert g \rVert$, for attacks that match directions.
+    The second one is $\min_s \lVert s\, g(\hat x) - g \rVert / \lVert g \rVert$, for attacks that match directions. It
+    is that of $\hat x$ clamped to the range of the data where it strays from it: what cannot exist explains nothing.
 
     The attack's own objective has the attack's own scale; this has one meaning for all. None when the candidate lacks
     a field that the loss reads, or holds another number of examples than the batch is known to have.
@@ -119,11 +123,26 @@ def update_residuals(observation: Observation, candidate: Mapping[str, Tensor]) 
         transformable=False,
     )
     view = observation.knowledge.view or AdversaryView("nothing of a defense")
-    if view.transform is not None:
-        held = {**held, **view.transform(held)}
-    with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
-        simulated = simulate(held).update
-    return _distances(observation, simulated, view)
+
+    def distances(fields: Mapping[str, Tensor]) -> Residuals:
+        fields = fields if view.transform is None else {**fields, **view.transform(fields)}
+        with simulating(observation.task.model, observation.local.mode), torch.enable_grad():
+            return _distances(observation, simulate(fields).update, view)
+
+    residual, up_to_scale = distances(held)
+    admissible = _in_range(domain, held)
+    return residual, up_to_scale if admissible is held else distances(admissible)[1]
+
+
+def _in_range(domain: Domain, fields: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The fields themselves, or a copy with those clamped that stray from the range of the data."""
+    inside = dict(fields)
+    for name in (name for name in domain.example_shapes() if name in fields and fields[name].is_floating_point()):
+        low, high = (end.to(fields[name]) for end in domain.bounds(name))
+        clamped, slack = fields[name].clamp(low, high), STRAY * (high - low)
+        if bool(((fields[name] - clamped).abs() > slack).any()):
+            inside[name] = clamped
+    return inside if any(inside[name] is not fields[name] for name in fields) else fields
 
 
 def _distances(observation: Observation, simulated: Mapping[str, Tensor], view: AdversaryView) -> Residuals:

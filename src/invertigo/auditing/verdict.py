@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertigo.auditing.controls.schedule import solved_below
-from invertigo.auditing.record import CONTROLS, AttackRecord, ControlRecord, FlagRecord, LevelRecord, VerdictRecord
+from invertigo.auditing.gaps import FORBIDDING, gaps
+from invertigo.auditing.record import (
+    CONTROLS,
+    AttackRecord,
+    ControlRecord,
+    FlagRecord,
+    LevelRecord,
+    VerdictRecord,
+    count_recovered,
+)
 
 WHO = {
     0: "An honest-but-curious server that sees only the sum of several clients' updates",
@@ -21,17 +30,6 @@ WHO = {
 
 REPRODUCED = 1e-4
 """A relative residual below this is rounding: the solution reproduces the update."""
-FORBIDDING = frozenset(
-    {
-        "no_informed_attack",
-        "no_decoys",
-        "few_decoys",
-        "doubtful_recognition",
-        "unrecognised_likeness",
-        "identified_beyond_chance",
-    }
-)
-"""Warnings under which nothing that was not seen may be called absent, beside every fatal flag."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def decide(
     applies, and every control passed; `inconclusive` whenever it could be either."""
     lowest = next((level for level in levels if level.examined and level.recovered), None)
     if lowest is not None:
-        return _leaks(lowest, levels, attacks, circumstances)
+        return _leaks(lowest, levels, attacks, flags, circumstances)
     certified = next((a for a in attacks if is_certified(a)), None) if not circumstances.scored else None
     if certified is not None:
         return _certified(certified, circumstances)
@@ -156,7 +154,11 @@ def _clause(message: str) -> str:
 
 
 def _leaks(
-    lowest: LevelRecord, levels: Sequence[LevelRecord], attacks: Sequence[AttackRecord], c: Circumstances
+    lowest: LevelRecord,
+    levels: Sequence[LevelRecord],
+    attacks: Sequence[AttackRecord],
+    flags: Sequence[FlagRecord],
+    c: Circumstances,
 ) -> VerdictRecord:
     speaker = (lowest.strongest, lowest.strongest_level, lowest.strongest_informed)
     best = next(a for a in attacks if (a.attack, a.level, a.informed) == speaker and a.recovered)
@@ -168,9 +170,13 @@ def _leaks(
     detail = [f"The strongest attack was {best.attack}{' by an adversary who knows the defense' * best.informed}."]
     if best.ranks:
         detail.append(f"An observer would pick out {best.identified} of {len(best.ranks)} among {best.decoys} others.")
+    together = count_recovered([a for a in attacks if a.status == "ran" and a.level <= lowest.level])
+    if together > best.recovered:
+        detail.append(f"All attacks together rebuilt {c.count(together)}.")
     below = [level.level for level in levels if level.examined and level.level < lowest.level]
     if below:
-        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt{_unproven(c)}.")
+        missed = gaps(levels, attacks, flags, max(below))
+        detail.append(f"On rung {_list([str(b) for b in below])} below it, nothing was rebuilt{_unproven(c, missed)}.")
     if lowest.reason:
         detail.append(f"This rung is {_as_condition(lowest.reason)}.")
     return VerdictRecord(
@@ -178,13 +184,15 @@ def _leaks(
     )
 
 
-def _unproven(c: Circumstances) -> str:
+def _unproven(c: Circumstances, missed: Sequence[str]) -> str:
     """What takes the ground from under "nothing was rebuilt" on the rungs below a leak."""
     passed = {control.name for control in c.controls if control.status == "passed"}
     lacking = [name for name in CONTROLS if name not in passed]
     if not c.automatic:
         return ", by attacks that were chosen by hand"
-    return f", which is no evidence of safety there: not all controls passed ({', '.join(lacking)})" if lacking else ""
+    if lacking:
+        return f", which is no evidence of safety there: not all controls passed ({', '.join(lacking)})"
+    return f", which is no evidence of safety there: {'; '.join(missed)}" if missed else ""
 
 
 def _as_condition(reason: str) -> str:

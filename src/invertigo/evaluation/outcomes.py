@@ -13,6 +13,9 @@ from torch import Tensor
 from invertigo.types import Identification, Scores
 
 Outcome = Literal["exact", "recognisable", "nothing"]
+OWN_COLOUR = "own_mean_colour"
+HIGHEST = 160.0
+"""Decibels at which PSNR is cut off."""
 ENOUGH_DECOYS = 100
 """A guess without information is picked out of so long a line-up once in a hundred examples."""
 
@@ -27,6 +30,9 @@ class Criteria:
 
     `exact_psnr`: 60 dB is an error of a thousandth of the range, a quarter of one grey level of 255.
 
+    `exact_contrast`: decibels above the picture's own mean colour that exactness takes too, an error of a tenth of its
+    contrast: in a range stated far too wide, every picture is within a thousandth of it.
+
     `perceptual`: up to 0.25, people looking at blurred, noisy, faded, shifted and mixed 25×25 faces, 32×32 photographs
     and 8×8 digits know the picture (noise of 10 % of the range, a blur of one pixel and a fifth of the contrast pass;
     noise of 30 %, a blur of three pixels and another person's face do not). `unverified_perceptual` is asked for
@@ -38,9 +44,10 @@ class Criteria:
     """
 
     exact_psnr: float = 60.0
+    exact_contrast: float = 20.0
     perceptual: float = 0.25
     unverified_perceptual: float = 0.15
-    oracles: frozenset[str] = frozenset({"own_mean_colour", "public_nearest"})
+    oracles: frozenset[str] = frozenset({OWN_COLOUR, "public_nearest"})
 
 
 def outcomes(
@@ -51,13 +58,18 @@ def outcomes(
 ) -> list[Outcome]:
     """The outcome of each example, in the order of the truth.
 
-    Exact: PSNR reaches `exact_psnr` and beats every baseline, oracles included, so that a blank picture guessed blank
-    is no leak. Recognisable: the perceptual distance is small enough, is smaller than that of every baseline that is
-    no oracle, and the truth came first in the line-up. PSNR plays no part in it: a plain picture that is too bright or
-    three pixels off can fall below a grey square, and a grey square reaches 20 dB where there is little contrast.
+    Exact: PSNR reaches `exact_psnr`, lies `exact_contrast` above the picture's own mean colour, and beats every
+    baseline, oracles included, so that a blank picture guessed blank is no leak. Recognisable: the perceptual distance
+    is small enough, is smaller than that of every baseline that is no oracle, and the truth came first in the line-up.
+    PSNR plays no part in it: a plain picture that is too bright or three pixels off can fall below a grey square, and
+    a grey square reaches 20 dB where there is little contrast.
     """
     rule = criteria or Criteria()
     exact = (scores.per_example["psnr"] >= rule.exact_psnr) & _beats(scores, "psnr", baselines, +1)
+    if OWN_COLOUR in baselines:
+        contrast = baselines[OWN_COLOUR].per_example["psnr"]
+        # Scores end at 160 dB: what is equal to the last digit is exact, however faint.
+        exact &= scores.per_example["psnr"] >= (contrast + rule.exact_contrast).clamp_max(HIGHEST)
     rivals = {name: score for name, score in baselines.items() if name not in rule.oracles}
     verified = identification is not None and identification.decoys >= ENOUGH_DECOYS
     limit = rule.perceptual if verified else rule.unverified_perceptual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -82,7 +83,8 @@ def _layer(name: str, seen: Tensor, own: Tensor, allowed: float) -> LayerGap:
     a, b = seen.detach().double().flatten(), own.detach().double().flatten()
     gap, cosine, scale = _measures(a, b)
     miss = (a - b).norm().item()
-    return LayerGap(name, gap, cosine, scale, max(0.0, 1 - allowed / miss) if miss > 0 else 0.0)
+    unexplained = max(0.0, 1 - allowed / miss) if miss > 0 else 0.0
+    return LayerGap(name, gap, cosine, scale, unexplained if math.isfinite(miss) else 1.0)
 
 
 def _measures(a: Tensor, b: Tensor) -> tuple[float, float, float]:

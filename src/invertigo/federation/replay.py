@@ -43,6 +43,9 @@ def replay(
 
 
 def _judge(step: Simulated, randomness: Sequence[RandomState], until: float) -> Replay:
+    if not torch.isfinite(flat(step.quiet)).all():
+        lost = "the simulated step makes NaN or infinite values of the truth"
+        return Replay(float("inf"), 0.0, 0.0, (), "impossible", lost, 0.0, 0.0)
     plain = verdict(step, step.quiet)
     if plain.status != "differs":
         return plain

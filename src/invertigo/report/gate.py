@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
-from invertigo.auditing.record import AttackRecord, AuditRecord, MetricRecord
+from invertigo.auditing.record import AttackRecord, AuditRecord, MetricRecord, count_recovered
+from invertigo.auditing.unproven import unproven
+from invertigo.auditing.verdict import is_certified
 from invertigo.types.errors import ConfigurationError, did_you_mean
 
 AGGREGATES = ("worst", "best", "mean", "median")
@@ -140,8 +142,11 @@ def measure(record: AuditRecord, attacks: Sequence[AttackRecord], limit: Limit) 
         return None if record.verdict.level is None else float(record.verdict.level)
     if not attacks:
         return None
-    if limit.quantity in ("recovered", "identified"):
-        return float(max(getattr(attack, limit.quantity) for attack in attacks))
+    if limit.quantity == "recovered":
+        return _recovered(record, attacks)
+    if limit.quantity == "identified":
+        ranked = [attack.ranks for attack in attacks if attack.ranks and attack.decoys]
+        return float(sum(1 in ranks for ranks in zip(*ranked))) if ranked else None
     if limit.quantity == "labels.accuracy":
         inferred = [a.label_accuracy for a in attacks if a.labels == "inferred" and a.label_accuracy is not None]
         return max(inferred, default=None)
@@ -151,6 +156,13 @@ def measure(record: AuditRecord, attacks: Sequence[AttackRecord], limit: Limit) 
         return None
     most, least = (max, min) if metric.privacy_loss else (min, max)
     return {"worst": most, "best": least, "mean": fmean, "median": median}[limit.aggregate](values)
+
+
+def _recovered(record: AuditRecord, attacks: Sequence[AttackRecord]) -> float | None:
+    """Without a truth to count by, a certified solution shows at least one example."""
+    if any(attack.outcomes for attack in attacks):
+        return float(count_recovered(attacks))
+    return 1.0 if record.verdict.status == "leaks" and any(map(is_certified, attacks)) else None
 
 
 def _strongest_per_example(attacks: Sequence[AttackRecord], metric: MetricRecord) -> list[float]:
@@ -169,7 +181,18 @@ def _bounds_leaks(record: AuditRecord, limit: Limit) -> bool:
 def _doubts(record: AuditRecord, findings: Sequence[Finding], level: int | None, require_controls: bool) -> list[str]:
     doubts = [f"The audit is inconclusive: {record.verdict.headline}"] * (record.verdict.status == "inconclusive")
     doubts += [f"Fatal flag '{flag.code}': {flag.message}" for flag in record.flags if flag.severity == "fatal"]
-    if require_controls and record.verdict.status != "inconclusive":
-        doubts += [f"That no more can be rebuilt is not shown: {reason}." for reason in record.unproven(level)]
+    if record.verdict.status != "inconclusive":
+        missing = unproven(record, level, require_controls=require_controls)
+        if any(finding.limit.quantity == "level" for finding in findings):
+            missing += _below_the_leak(record, require_controls)
+        doubts += [f"That no more can be rebuilt is not shown: {reason}." for reason in missing]
     doubts += [f"'{finding.limit}' was not measured." for finding in findings if finding.value is None]
     return doubts
+
+
+def _below_the_leak(record: AuditRecord, require_controls: bool) -> list[str]:
+    """Why the lowest rung with a leak may not be the lowest, where attacks set out on rungs below it."""
+    lowest = record.verdict.level
+    if lowest is None or not any(attack.level < lowest for attack in record.attacks):
+        return []
+    return unproven(record, lowest - 1, require_controls=require_controls)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from invertigo.auditing.record import AttackRecord, AuditRecord
+from invertigo.auditing.record import AttackRecord, AuditRecord, count_recovered
+from invertigo.auditing.unproven import unproven
 from invertigo.studies.frontier_study import AXIS, NONE, SEPARATOR
 from invertigo.studies.slices import label
 from invertigo.studies.values import best_guess
@@ -178,19 +179,26 @@ def _undefended(record: AuditRecord) -> float | None:
 
 
 def _holds(records: Sequence[AuditRecord]) -> dict[int, bool]:
-    """Rungs that leak, and rungs that are shown to hold: by a verdict whose controls passed, see `unproven`.
+    """Rungs that leak in any cell, and rungs that every cell shows to hold, see `unproven`.
 
     A client whose updates are summed leaves the server on rung 0, which then stands for rung 1 too.
     """
     found: dict[int, bool] = {}
-    for record in records:
-        for level in record.levels:
-            shown = record.verdict.status != "inconclusive" and not record.unproven(level.level)
-            if level.examined and (level.recovered or shown):
-                found[level.level] = found.get(level.level, True) and level.recovered == 0
+    for rung in sorted({level.level for record in records for level in record.levels if level.examined}):
+        told = [_shown(record, rung) for record in records]
+        if False in told or None not in told:
+            found[rung] = False not in told
     if set(found) == {0}:
         found[1] = found[0]
     return found
+
+
+def _shown(record: AuditRecord, rung: int) -> bool | None:
+    """Whether nothing can be rebuilt on a rung; None: this cell cannot tell."""
+    level = next((one for one in record.levels if one.level == rung and one.examined), None)
+    if level is None or level.recovered:
+        return None if level is None else False
+    return None if record.verdict.status == "inconclusive" or unproven(record, rung) else True
 
 
 def _dominator(point: FrontierPoint, points: Sequence[FrontierPoint], sign: int) -> str:
@@ -230,7 +238,7 @@ CEILING = 150.0
 
 
 def _recovered(record: AuditRecord, *, naive: bool) -> float:
-    most = max((one.recovered for one in record.ran if _who(one, naive)), default=0)
+    most = count_recovered([one for one in record.ran if _who(one, naive)])
     return most / record.num_examples if record.num_examples else 0.0
 
 

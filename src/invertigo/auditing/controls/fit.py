@@ -19,6 +19,8 @@ Place = tuple[int, bool]
 """A rung, and whether the adversary knew the defense."""
 MARGIN = 1.05
 """A residual this many times that of the truth explains the update as well: a minimum lies no higher than the truth."""
+UNCLOSED = 0.1
+"""Part of the way from a blank guess to the truth that may be missing: in noise, both leave nearly all unexplained."""
 OF_A_GUESS = 1e-3
 """Part of what a blank guess leaves unexplained: with less, all that the examples put into the update is explained."""
 REPRODUCED = {torch.float64: 1e-8, torch.float32: 5e-6}
@@ -43,9 +45,11 @@ class Yardstick:
         if self.truth is None or not self.truth < 1:
             return None  # a truth that explains nothing is no measure
         floor = REPRODUCED.get(self.dtype, 1e-3)
-        if self.guess is not None and math.isfinite(self.guess):
-            floor = min(floor, max(OF_A_GUESS * self.guess, ROUNDING.get(self.dtype, 1e-3)))
-        return max(MARGIN * self.truth, floor)
+        if self.guess is None or not math.isfinite(self.guess):
+            return max(self.truth, floor)  # a minimum lies no higher
+        floor = min(floor, max(OF_A_GUESS * self.guess, ROUNDING.get(self.dtype, 1e-3)))
+        closed = self.truth + UNCLOSED * max(0.0, self.guess - self.truth)
+        return max(min(MARGIN * self.truth, closed), floor)
 
 
 def yardsticks(case: Case, observations: Mapping[Place, Observation]) -> dict[Place, Yardstick]:

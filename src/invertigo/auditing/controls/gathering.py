@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from invertigo.auditing.case import Case
 from invertigo.auditing.controls.fit import fit_control, yardsticks
-from invertigo.auditing.controls.positive import SHARE, positive_control
+from invertigo.auditing.controls.positive import SHARE, positive_control, vouching
 from invertigo.auditing.controls.replaying import Replayed, replay_control
 from invertigo.auditing.controls.schedule import budget_needed, schedule_control
 from invertigo.auditing.record import ControlRecord
@@ -46,8 +46,7 @@ def make_controls(
 def _positive(case: Case, session: Session, decoys: int, seed: int, *, worth: bool) -> ControlRecord:
     if case.truth is None or not session.observations:
         return ControlRecord(name="positive", status="unknown", summary="There was no truth to make it from.")
-    recovered = any(r.recovered for r in session.records)
-    if not worth and not recovered:
+    if not worth and vouching(session.records) is None:
         summary = "It was not made, because the audit is open for another reason."
         return ControlRecord(name="positive", status="unknown", summary=summary)
     seconds = min(SHARE * session.budget.seconds, session.budget.left - 2 * session.judging)

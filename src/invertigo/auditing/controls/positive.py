@@ -61,7 +61,7 @@ def positive_control(
 
     Where optimisation stands behind the verdict, optimisation has to be shown to work: algebra vouches for itself only.
     """
-    if already := next((r for r in records if r.recovered), None):
+    if already := vouching(records):
         summary = f"{already.attack} rebuilt something in this audit itself."
         return ControlRecord(name="positive", status="passed", summary=summary)
     tried = _candidates(entries, records)
@@ -73,6 +73,16 @@ def positive_control(
     except Exception as error:  # the control is lost, not the audit
         summary = f"It could not be made: {type(error).__name__}: {str(error).rstrip('.')}."
         return ControlRecord(name="positive", status="unknown", summary=summary)
+
+
+def vouching(records: Sequence[AttackRecord]) -> AttackRecord | None:
+    """An attack that rebuilt something in the audit itself, on a model that nobody crafted.
+
+    Where searches ran, it has to be one: algebra vouches for itself only.
+    """
+    searched = any(r.status == "ran" and not r.exact for r in records)
+    found = (r for r in records if r.recovered and not (searched and r.exact) and r.level < ThreatLevel.MALICIOUS)
+    return next(found, None)
 
 
 def _made(
