@@ -230,3 +230,18 @@ def test_a_model_that_does_not_run_again_is_said_to_be_the_reason():
 
     with pytest.raises(RequirementError, match="running it again raised RuntimeError"):
         watched(model, optimizer, F.cross_entropy, block)
+
+
+def test_gradients_that_the_optimizer_does_not_hold_are_told():
+    model, (x, y) = network(), data()
+    optimizer = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    with watch(model, optimizer, F.cross_entropy) as tape:
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert set(tape.unwatched) == {"1.weight", "1.bias"}
+    model[1].requires_grad_(False)
+    optimizer.zero_grad()
+    with watch(model, optimizer, F.cross_entropy) as tape:
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert not tape.unwatched

@@ -69,6 +69,8 @@ class Recorder:
     """All parameters of the model before the first step, also those that the optimizer does not hold."""
     outside: list[str] = field(default_factory=list)
     """Shapes of what the optimizer trained beside parameters of the model."""
+    unwatched: list[str] = field(default_factory=list)
+    """Parameters of the model that got gradients and that the optimizer does not hold."""
     own: dict[str, nn.Parameter] = field(default_factory=dict)
     """The model's parameters when the block began: `functional_call` puts others in their place while it runs."""
     left: dict[str, Tensor] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class Recorder:
         if not tensors:
             return
         if not self.passes:
-            self._snapshot()
+            _snapshot(self)
         state, kind = RandomState.now(self.model.parameters()), next(iter(tensors.values())).device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         self.passes.append(Pass(tensors, left, right, self._mode(), self.steps, state, precision))
@@ -174,9 +176,10 @@ class Recorder:
     def _step(self) -> None:
         if not self.passes:
             return
-        named = self._trained()
+        named = self.trained()
         if self.steps == 0:
             self.outside = self._outside()
+            self.unwatched = [name for name in self.left if name not in named]
             self.empty = all(p.grad is None for p in named.values())
             self.warm = any(v is not None for state in self.optimizer.state.values() for v in state.values())
         scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler for fused optimizers
@@ -191,7 +194,8 @@ class Recorder:
         self.stepped.append(Stepped(settings, change_of(raw, used), values, raw, used))
         self.left = {}
 
-    def _trained(self) -> dict[str, nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The model's parameters that the optimizer trains, by name."""
         own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         return {n: p for n, p in self.named().items() if p.requires_grad and id(p) in own}
 
@@ -204,16 +208,17 @@ class Recorder:
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         return [f"a tensor {tuple(p.shape)}" for p in held if id(p) not in own and p.grad is not None]
 
-    @torch.compiler.disable  # a model that was compiled in place has its hooks traced with it
-    def _snapshot(self) -> None:
-        self.everything = {name: p.detach().clone() for name, p in self.named().items()}
-        self.parameters = {name: self.everything[name] for name in self._trained()}
-        self.buffers = {name: b.detach().clone() for name, b in self.model.named_buffers()}
-
     def _mode(self) -> str | None:
         layers = list(sensitive_layers(self.model).values()) or [self.model]
         modes = {layer.training for layer in layers}
         return None if len(modes) > 1 else ("train" if modes.pop() else "eval")
+
+
+@torch.compiler.disable()  # a model that was compiled in place has its hooks traced with it
+def _snapshot(recorder: Recorder) -> None:
+    recorder.everything = {name: p.detach().clone() for name, p in recorder.named().items()}
+    recorder.parameters = {name: recorder.everything[name] for name in recorder.trained()}
+    recorder.buffers = {name: b.detach().clone() for name, b in recorder.model.named_buffers()}
 
 
 _SETTINGS = (

@@ -103,6 +103,11 @@ class Tape:
         """Fields of the batch beside the private ones, which whoever attacks is taken to know."""
         return self._done.assumed
 
+    @property
+    def unwatched(self) -> tuple[str, ...]:
+        """Parameters that got gradients, but that the watched optimizer does not hold: another one may train them."""
+        return tuple(self._done.recorder.unwatched)
+
     def observation(
         self,
         *,
