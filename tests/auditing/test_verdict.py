@@ -122,7 +122,15 @@ def test_attacks_chosen_by_hand_speak_of_themselves_only():
 
 
 @pytest.mark.parametrize(
-    "code", ["no_informed_attack", "no_decoys", "few_decoys", "doubtful_recognition", "unrecognised_likeness"]
+    "code",
+    [
+        "no_informed_attack",
+        "no_decoys",
+        "few_decoys",
+        "doubtful_recognition",
+        "unrecognised_likeness",
+        "parameters_unwatched",
+    ],
 )
 def test_some_warnings_forbid_resists(code):
     flag = FlagRecord(code=code, severity="warning", message="Something was not looked at.")

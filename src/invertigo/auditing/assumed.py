@@ -1,4 +1,4 @@
-"""Parts of a batch that no attack rebuilds: a second input of the model, taken as known to whoever attacks."""
+"""What an audit takes as given: a second input that whoever attacks knows, parameters that are not trained."""
 
 from __future__ import annotations
 
@@ -34,4 +34,19 @@ def assumed_known(names: Sequence[str]) -> Iterator[FlagRecord]:
             message=f"The step also reads {listed} of each example, which every attack was told: what was rebuilt is "
             "what somebody who knows these can rebuild, and they were not rebuilt themselves.",
             remedy="If they are private too, describe them with a domain of your own that rebuilds them.",
+        )
+
+
+def trained_elsewhere(names: Sequence[str]) -> Iterator[FlagRecord]:
+    """The remark that gradients were computed which the watched optimizer does not use."""
+    if names:
+        listed = ", ".join(f"'{name}'" for name in names[:3]) + (
+            f" and {len(names) - 3} more" if len(names) > 3 else ""
+        )
+        yield FlagRecord(
+            code="parameters_unwatched",
+            severity="warning",
+            message=f"The step also computed gradients of {listed}, which the watched optimizer does not hold: if the "
+            "client trains them by another optimizer, it sends more than was audited.",
+            remedy="Freeze what is not trained (requires_grad_(False)), or watch one optimizer that holds everything.",
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from invertigo.auditing.assumed import assumed_known, beside
+from invertigo.auditing.assumed import assumed_known, beside, trained_elsewhere
 from invertigo.auditing.class_count import count_classes
 from invertigo.auditing.graph_cases import graph_remarks
 from invertigo.auditing.guarded import GuardTrial
@@ -195,7 +195,11 @@ def case_of_tape(tape: Tape, local: LocalTraining | None) -> Case:
 
     recipe = replace(tape.local, shares_buffers=shares)
     title = f"{type(tape.task.model).__name__} · {_recipe(recipe)} · batch {len(tape.batch)}"
-    facts = {"title": title, "remarks": tuple(assumed_known(tape.assumed)), "range_inferred": tape.range_observed}
+    facts = {
+        "title": title,
+        "remarks": (*assumed_known(tape.assumed), *trained_elsewhere(tape.unwatched)),
+        "range_inferred": tape.range_observed,
+    }
     return Case(tape.task, recipe, tape.batch, recorded=recorded, **facts)
 
 

@@ -15,6 +15,7 @@ FORBIDDING = frozenset(
         "doubtful_recognition",
         "unrecognised_likeness",
         "identified_beyond_chance",
+        "parameters_unwatched",
     }
 )
 """Warnings under which nothing that was not seen may be called absent, beside every fatal flag."""

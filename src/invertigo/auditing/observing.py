@@ -9,7 +9,7 @@ from invertigo.auditing.ladder import Rung
 from invertigo.auditing.portfolio import Entry
 from invertigo.auditing.protection import read_informed
 from invertigo.federation import Round
-from invertigo.types import ActiveAttack, InvertigoError, Observation, ThreatLevel
+from invertigo.types import ActiveAttack, InvertigoError, MismatchError, Observation, ThreatLevel
 
 
 def observe_rungs(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Rung], dict[ThreatLevel, Round]]:
@@ -24,6 +24,14 @@ def observe_rungs(case: Case, rungs: Sequence[Rung], seed: int) -> tuple[list[Ru
             if not found:
                 raise
             rung = Rung(rung.level, False, f"it could not be computed: {error}")
+        except Exception as error:  # the user's own model and loss run here
+            said = f"{type(error).__name__}: {error}"
+            if not found:
+                raise MismatchError(
+                    f"The model or its loss could not be run on the private batch ({said}). Check the shapes and types "
+                    "of inputs and targets, or say how the loss is made: step=lambda call, fields: ..."
+                ) from error
+            rung = Rung(rung.level, False, f"it could not be computed: {said}")
         kept.append(rung)
     return kept, found
 

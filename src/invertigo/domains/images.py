@@ -78,8 +78,13 @@ class Images:
         if images.ndim != 4:
             raise MismatchError(
                 f"A batch of images has the shape (batch, channels, height, width), not {tuple(images.shape)}; "
-                "for one image add the batch dimension with image.unsqueeze(0), for grey ones the channel."
+                "for one image add the batch dimension with image.unsqueeze(0), for grey ones the channel. Tables, "
+                "signals and sequences are no kind of data of their own yet: hand over rows of numbers as pictures of "
+                "one row, x.view(len(x), 1, 1, -1), to a model that begins with nn.Flatten() or nn.Unflatten(...), and "
+                "state their range with domain=Images(shape, low=..., high=...)."
             )
+        if not images.numel():
+            raise MismatchError(f"This batch holds no images (its shape is {tuple(images.shape)}): nothing to audit.")
         low, high, observed = infer_range(images)
         return cls((images.shape[1], images.shape[2], images.shape[3]), low=low, high=high), observed
 

@@ -31,11 +31,12 @@ MIXED = 0.05
 
 @dataclass(frozen=True)
 class Fit:
-    """A recipe that reproduces the recorded update."""
+    """A recipe that reproduces the recorded update; `idle` counts the passes whose gradient is no part of it."""
 
     task: Task
     local: LocalTraining
     update: Update
+    idle: tuple[int, ...] = ()
 
 
 def fit_gradient(
@@ -63,6 +64,7 @@ def fit_gradient(
     if len(expression.terms) > 1:  # the terms' coefficients, with equal weight for each example
         parts = [_sum([row[k] for row in rows], shares) for k in range(len(expression.terms))]
     weights, l2 = _coefficients(base, parts)
+    idle = _idle(parts, weights) if len(expression.terms) == 1 else ()
     if len(expression.terms) > 1:
         task, weights = _with_coefficients(task, expression, weights), shares
     update = Update(step.used, "gradient", rounding=_carried(recorder))
@@ -71,7 +73,7 @@ def fit_gradient(
         observation = _observation(recorder, task, update, local)
         found = replay(observation, whole, randomness=[p.state for p in passes], seconds=0.0)
         if found.status == "exact" or step.change.kind == "other":
-            return Fit(task, local, update)
+            return Fit(task, local, update, idle)
         if any(p.precision for p in passes) and found.relative_gap < MIXED:
             return Fit(task, local, replace(update, rounding=found.relative_gap))
         problems = found.cause or found.status
@@ -154,6 +156,12 @@ def _coefficients(base: Simulated, parts: Sequence[Tensors]) -> tuple[list[float
         return weights, l2
     gap = (flat(base.received) - flat(_sum([*parts, held], [*weights, l2]))).norm() / flat(base.received).norm()
     raise ValueError(f"{gap.item():.2g} of the gradient is left unexplained by the loss that was seen")
+
+
+def _idle(parts: Sequence[Tensors], weights: Sequence[float]) -> tuple[int, ...]:
+    """Passes with a gradient of which nothing arrived: validation, or a backward pass that was thrown away."""
+    most = max(map(abs, weights))
+    return tuple(k for k, w in enumerate(weights) if abs(w) <= PLAIN * most and any(t.any() for t in parts[k].values()))
 
 
 def _with_penalties(base: Simulated, parts: Sequence[Tensors], away: Tensors) -> tuple[list[float], float, float]:

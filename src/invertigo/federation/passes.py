@@ -28,6 +28,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Container:
+    """Stands where a container stood that cannot hold slots: its leaves, and how they are put together."""
+
+    leaves: tuple[Any, ...]
+    shape: pytree.TreeSpec
+
+
+@dataclass(frozen=True)
 class Term:
     """A call of one of PyTorch's losses on (a part of) the model's output: `output` counts the output's tensors."""
 
@@ -65,6 +73,7 @@ class Pass:
     notes: dict[str, Tensor] = field(default_factory=dict)
     scalars: list[int] = field(default_factory=list)
     outputs: list[weakref.ref[Tensor]] = field(default_factory=list)
+    statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def named_target(self) -> str | None:
@@ -126,7 +135,10 @@ def read_call(
                 found[slot.name] = leaf.detach().clone()
                 leaf = slot
             replaced.append(leaf)
-        return pytree.tree_unflatten(replaced, shape)
+        try:
+            return pytree.tree_unflatten(replaced, shape)
+        except Exception:  # containers that look at what they hold, such as PackedSequence
+            return Container(tuple(replaced), shape)
 
     left = tuple(hollow(name, value) for name, value in zip(names, args))
     right = {name: hollow(name, value) for name, value in kwargs.items()}
@@ -137,11 +149,13 @@ def read_call(
 
 def filled(structure: Any, fields: Mapping[str, Tensor]) -> Any:
     """A recorded call with tensors in its slots again."""
-    return pytree.tree_map(
-        lambda leaf: fields[leaf.name] if isinstance(leaf, Slot) else leaf,
-        structure,
-        is_leaf=lambda leaf: isinstance(leaf, Slot),
-    )
+
+    def fill(leaf: Any) -> Any:
+        if isinstance(leaf, Container):
+            return pytree.tree_unflatten([fill(one) for one in leaf.leaves], leaf.shape)
+        return fields[leaf.name] if isinstance(leaf, Slot) else leaf
+
+    return pytree.tree_map(fill, structure, is_leaf=lambda leaf: isinstance(leaf, (Slot, Container)))
 
 
 def same_call(passes: Sequence[Pass]) -> bool:

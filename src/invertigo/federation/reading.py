@@ -37,8 +37,9 @@ Sends = Literal["gradient", "difference"]
 class Recorded:
     """What a watched block amounts to.
 
-    `randomness` is the state of the generators before each forward pass that trained the model. `assumed` names fields
-    of the batch that the model reads beside the private ones, and that whoever attacks is taken to know.
+    `randomness` is the state of the generators before each forward pass that trained the model, `statistics` those
+    of the batch in the first of them. `assumed` names fields of the batch that the model reads beside the private ones,
+    and that whoever attacks is taken to know.
     """
 
     recorder: Recorder
@@ -49,6 +50,7 @@ class Recorded:
     buffers_after: Mapping[str, Tensor]
     range_observed: bool
     randomness: tuple[RandomState, ...]
+    statistics: Mapping[str, tuple[Tensor, Tensor]]
     assumed: tuple[str, ...] = ()
 
 
@@ -62,6 +64,24 @@ def read(
     passes = [p for p in recorder.passes if p.step < recorder.steps]
     passes = [p for p in passes if p.target is not None or p.notes] or passes  # what met no loss trained nothing
     sends = sends or ("gradient" if recorder.steps == 1 else "difference")
+    found, idle = _read(recorder, passes, loss, domain, step, sends)
+    if not idle:
+        return found
+    try:  # examples whose gradient is no part of the update were not sent, and are not what an audit is about
+        return _read(recorder, [p for k, p in enumerate(passes) if k not in idle], loss, domain, step, sends)[0]
+    except RequirementError:
+        return found
+
+
+def _read(
+    recorder: Recorder,
+    passes: Sequence[Pass],
+    loss: Loss | None,
+    domain: Domain | None,
+    step: StepLoss | None,
+    sends: Sends,
+) -> tuple[Recorded, tuple[int, ...]]:
+    """The reading of these passes, and which of them gave nothing to the update."""
     kept = passes if sends == "gradient" else _epoch(recorder, passes)
     domain, observed = (domain, False) if domain is not None else Images.infer(_joined([p.inputs for p in kept]))
     mode, model, missed = _mode(passes), _as_sent(recorder), []
@@ -69,11 +89,11 @@ def read(
         try:
             with warnings.catch_warnings():  # a wrong guess at the target may broadcast
                 warnings.simplefilter("ignore")
-                found = _try(expression, recorder, passes, kept, loss, domain, mode, model, sends)
+                found, idle = _try(expression, recorder, passes, kept, loss, domain, mode, model, sends)
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            missed.append(str(error))
+            missed.append(_failure(error))
             continue
-        return replace(found, range_observed=observed)
+        return replace(found, range_observed=observed), idle
     raise RequirementError(
         f"This step cannot be repeated from what was seen of it ({_reason(missed)}), so its audit would solve another "
         f"problem. Say how its loss is made: {adaptor(kept[0], domain)}."
@@ -101,7 +121,7 @@ def _try(
     mode: Literal["train", "eval"],
     model: nn.Module,
     sends: Sends,
-) -> Recorded:
+) -> tuple[Recorded, tuple[int, ...]]:
     batches = _batches(expression, kept, domain)
     whole = Batch({name: _joined([b[name] for b in batches]) for name in batches[0].fields})
     assumed = tuple(n for n in whole.fields if n not in _attacked(domain))
@@ -110,9 +130,11 @@ def _try(
     fit = fit_gradient if sends == "gradient" else fit_difference
     found: Fit = fit(recorder, task, expression, passes, batches, whole, mode)
     buffers = {name: b.detach().clone() for name, b in recorder.model.named_buffers()}
-    return Recorded(
-        recorder, found.task, whole, found.local, found.update, buffers, False, tuple(p.state for p in passes), assumed
+    states = tuple(p.state for p in passes)
+    read = Recorded(
+        recorder, found.task, whole, found.local, found.update, buffers, False, states, passes[0].statistics, assumed
     )
+    return read, found.idle
 
 
 def _batches(expression: Expression, kept: Sequence[Pass], domain: Domain) -> list[Batch]:
@@ -124,6 +146,11 @@ def _batches(expression: Expression, kept: Sequence[Pass], domain: Domain) -> li
 
 def _epoch(recorder: Recorder, passes: Sequence[Pass]) -> Sequence[Pass]:
     """The passes of one epoch: the smallest number of steps after which the same batches come again in order."""
+    if recorder.steps == 1 and len(passes) > 1:
+        raise RequirementError(
+            f"One optimizer step was watched over {len(passes)} forward passes (accumulation), which is read as the "
+            "gradient that the optimizer used, not as a difference. Leave sends='difference' out."
+        )
     if [p.step for p in passes] != list(range(recorder.steps)):
         raise RequirementError(
             f"{recorder.steps} optimizer steps were watched over {len(passes)} forward passes; several steps can be "
@@ -145,7 +172,7 @@ def _as_sent(recorder: Recorder) -> nn.Module:
     model = duplicate(recorder.model)
     with torch.no_grad():
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        for name, value in {**recorder.parameters, **recorder.buffers}.items():
+        for name, value in {**recorder.everything, **recorder.buffers}.items():
             state[name].copy_(value)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in recorder.parameters)
@@ -189,6 +216,13 @@ def _mode(passes: Sequence[Pass]) -> Literal["train", "eval"]:
 def no_loss(_output: Tensor, _target: Tensor) -> Tensor:
     """Stands where a step has no loss of output and target. Raises: RequirementError."""
     raise RequirementError("This step has no loss of output and target; it is a function of model and batch.")
+
+
+def _failure(error: Exception) -> str:
+    """Why an attempt failed: a fit says it itself, anything else is the user's own code that did not run again."""
+    if type(error) is ValueError:
+        return str(error)
+    return f"running it again raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _reason(missed: Sequence[str]) -> str:

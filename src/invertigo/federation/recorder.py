@@ -18,7 +18,7 @@ from invertigo.federation.functional import batchnorm_statistics
 from invertigo.federation.modes import sensitive_layers
 from invertigo.federation.passes import Pass, Term, read_call
 from invertigo.federation.randomness import RandomState
-from invertigo.types import InvalidValueError, bare
+from invertigo.types import bare
 
 _LOSSES = frozenset(
     {
@@ -65,12 +65,21 @@ class Recorder:
     stepped: list[Stepped] = field(default_factory=list)
     parameters: dict[str, Tensor] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
-    statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    everything: dict[str, Tensor] = field(default_factory=dict)
+    """All parameters of the model before the first step, also those that the optimizer does not hold."""
+    outside: list[str] = field(default_factory=list)
+    """Shapes of what the optimizer trained beside parameters of the model."""
+    unwatched: list[str] = field(default_factory=list)
+    """Parameters of the model that got gradients and that the optimizer does not hold."""
+    own: dict[str, nn.Parameter] = field(default_factory=dict)
+    """The model's parameters when the block began: `functional_call` puts others in their place while it runs."""
     left: dict[str, Tensor] = field(default_factory=dict)
     """The gradients as the latest backward pass left them."""
     warm: bool = False
     empty: bool = False
     calls: int = 0
+    inside: int = 0
+    """How deep in calls of `step` the optimizer is: one that extends another's calls that one's."""
     running: bool = False
 
     @property
@@ -91,19 +100,18 @@ class Recorder:
         if not tensors:
             return
         if not self.passes:
-            self._snapshot()
+            _snapshot(self)
         state, kind = RandomState.now(self.model.parameters()), next(iter(tensors.values())).device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         self.passes.append(Pass(tensors, left, right, self._mode(), self.steps, state, precision))
         self.running = True
 
     def after_forward(self, seen: Mapping[str, tuple[Tensor, Tensor]], output: Any) -> None:
-        """Forward hook of the model: keep the first pass's batch statistics and what tells its outputs apart."""
+        """Forward hook of the model: keep the pass's batch statistics and what tells its outputs apart."""
         self.running = False
         if not self.passes or not torch.is_grad_enabled():
             return
-        if len(self.passes) == 1:
-            self.statistics = {k: (m.detach().clone(), v.detach().clone()) for k, (m, v) in seen.items()}
+        self.passes[-1].statistics = {k: (m.detach().clone(), v.detach().clone()) for k, (m, v) in seen.items()}
         self.passes[-1].returned(output)
 
     def saw_target(self, target: Any) -> None:
@@ -144,6 +152,9 @@ class Recorder:
 
     def before_step(self, _optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Step pre-hook of the optimizer: the gradients it is about to use, or a closure that will make them."""
+        self.inside += 1
+        if self.inside > 1:
+            return None
         self.calls += 1
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -158,17 +169,24 @@ class Recorder:
 
         return (args[:1], {**kwargs, "closure": watched})
 
+    def after_step(self, *_: Any) -> None:
+        """Step post-hook of the optimizer."""
+        self.inside -= 1
+
     def _step(self) -> None:
         if not self.passes:
             return
-        named = self._trained()
+        named = self.trained()
         if self.steps == 0:
+            self.outside = self._outside()
+            self.unwatched = [name for name in self.left if name not in named]
             self.empty = all(p.grad is None for p in named.values())
             self.warm = any(v is not None for state in self.optimizer.state.values() for v in state.values())
         scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler for fused optimizers
         used = {n: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for n, p in named.items()}
         used = used if scale is None else {n: g / scale for n, g in used.items()}
-        raw = {n: self.left.get(n, torch.zeros_like(g)) for n, g in used.items()}
+        # `autograd.grad` and `torch.func.grad` run no backward hook: what they gave stands where the optimizer read it.
+        raw = {n: self.left.get(n, torch.zeros_like(g)) for n, g in used.items()} if self.left else used
         settings = {k: [g.get(k) for g in self.optimizer.param_groups] for k in _SETTINGS}
         values = {n: p.detach().clone() for n, p in named.items()}
         if self.steps > 1:
@@ -176,18 +194,31 @@ class Recorder:
         self.stepped.append(Stepped(settings, change_of(raw, used), values, raw, used))
         self.left = {}
 
-    def _trained(self) -> dict[str, nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The model's parameters that the optimizer trains, by name."""
         own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        return {n: p for n, p in self.model.named_parameters() if p.requires_grad and id(p) in own}
+        return {n: p for n, p in self.named().items() if p.requires_grad and id(p) in own}
 
-    def _snapshot(self) -> None:
-        self.parameters = {name: p.detach().clone() for name, p in self._trained().items()}
-        self.buffers = {name: b.detach().clone() for name, b in self.model.named_buffers()}
+    def named(self) -> dict[str, nn.Parameter]:
+        """The model's parameters by name."""
+        return {**dict(self.model.named_parameters()), **self.own}
+
+    def _outside(self) -> list[str]:
+        own = {id(p) for p in self.named().values()}
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return [f"a tensor {tuple(p.shape)}" for p in held if id(p) not in own and p.grad is not None]
 
     def _mode(self) -> str | None:
         layers = list(sensitive_layers(self.model).values()) or [self.model]
         modes = {layer.training for layer in layers}
         return None if len(modes) > 1 else ("train" if modes.pop() else "eval")
+
+
+@torch.compiler.disable()  # a model that was compiled in place has its hooks traced with it
+def _snapshot(recorder: Recorder) -> None:
+    recorder.everything = {name: p.detach().clone() for name, p in recorder.named().items()}
+    recorder.parameters = {name: recorder.everything[name] for name in recorder.trained()}
+    recorder.buffers = {name: b.detach().clone() for name, b in recorder.model.named_buffers()}
 
 
 _SETTINGS = (
@@ -224,13 +255,14 @@ def recording(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Calla
     """Install the hooks for the duration of the block; they read and never write, and are always removed."""
     # Opacus' optimizer holds the one that steps, and its hooks see what is really applied.
     optimizer = getattr(optimizer, "original_optimizer", optimizer)
-    recorder = Recorder(bare(model), optimizer)
+    recorder = Recorder(bare(model), optimizer, own=dict(bare(model).named_parameters()))
     with ExitStack() as stack:
         seen = stack.enter_context(batchnorm_statistics(recorder.model))
         handles: list[Any] = [
             model.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
             model.register_forward_hook(lambda _m, _a, output: recorder.after_forward(seen, output)),
             optimizer.register_step_pre_hook(recorder.before_step),
+            optimizer.register_step_post_hook(recorder.after_step),
         ]
         for name, parameter in recorder.model.named_parameters():
             if parameter.requires_grad:
@@ -252,28 +284,3 @@ def _target_of_module(recorder: Recorder) -> Callable[..., None]:
         recorder.saw_target(args[1] if len(args) > 1 else kwargs.get("target"))
 
     return hook
-
-
-def check_recorded(recorder: Recorder) -> None:
-    """Refuse a recording that holds no training step. Raises: InvalidValueError."""
-    if not recorder.passes:
-        raise InvalidValueError(
-            "No forward pass of the watched model with gradients happened inside the `watch` block. Watch the very "
-            "module that the training step calls (not a copy or a wrapper of it), and run the step inside the block."
-        )
-    if recorder.steps > recorder.calls:
-        raise InvalidValueError(
-            f"{type(recorder.optimizer).__name__} computes the gradient several times in one step, so there is no "
-            "single gradient to watch. Watch a step of SGD or Adam."
-        )
-    if not recorder.stepped:
-        raise InvalidValueError(
-            "No optimizer step happened inside the `watch` block after a forward pass. Watch the optimizer that the "
-            "step uses, and put `optimizer.step()` inside the block. A GradScaler skips the step when "
-            "gradients overflow."
-        )
-    if recorder.empty:
-        raise InvalidValueError(
-            "The optimizer stepped without any gradient, so nothing would be sent: call loss.backward() inside the "
-            "`watch` block, before optimizer.step()."
-        )

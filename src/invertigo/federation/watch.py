@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from invertigo.domains import Graphs
+from invertigo.federation.block_checks import check_all_trained, check_hooks, check_recorded
 from invertigo.federation.graph_passes import check_graphs, check_watchable
 from invertigo.federation.modes import native_level
 from invertigo.federation.penalty import penalty_removed
 from invertigo.federation.randomness import RandomState
 from invertigo.federation.reading import Recorded, read
-from invertigo.federation.recorder import Recorder, check_recorded, recording
+from invertigo.federation.recorder import Recorder, recording
 from invertigo.types import (
     Batch,
     Domain,
@@ -102,6 +103,11 @@ class Tape:
         """Fields of the batch beside the private ones, which whoever attacks is taken to know."""
         return self._done.assumed
 
+    @property
+    def unwatched(self) -> tuple[str, ...]:
+        """Parameters that got gradients, but that the watched optimizer does not hold: another one may train them."""
+        return tuple(self._done.recorder.unwatched)
+
     def observation(
         self,
         *,
@@ -126,7 +132,7 @@ class Tape:
             level=level,
             num_examples=len(done.batch),
             labels=done.batch.fields.get(self.domain.target) if informed else None,
-            batch_statistics=(done.recorder.statistics or None) if informed else None,
+            batch_statistics=(done.statistics or None) if informed else None,
             public=public if level >= ThreatLevel.AUXILIARY else None,
         )
         shared = self.buffers_after if shares_buffers else None
@@ -166,11 +172,13 @@ def watch(
         RequirementError when the step cannot be repeated, with the line to write.
     """
     check_watchable(model, domain)
+    check_hooks(model, optimizer)
     tape = Tape()
     with recording(model, optimizer, loss_fn) as recorder:
         tape._recorder = recorder
         yield tape
     check_recorded(recorder)
+    check_all_trained(recorder)
     if isinstance(domain, Graphs):
         check_graphs(recorder.passes)
     tape._recorded = read(recorder, loss_fn, domain, step, sends)

@@ -81,6 +81,8 @@ def expressions(
     if loss is not None and targets:
         given = WatchedStep(**shared, losses=(_Given(loss, domain.target),))
         yield Expression(None if plain else given, (given,), targets)
+        if plain:  # a loss of each example, which the loop sums or averages itself
+            yield Expression(given, (given,), targets)
     if all(p.terms for p in passes):
         yield from _sums(passes, shared, domain)
     if loss is None:
@@ -118,7 +120,7 @@ class _Given:
     target: str
 
     def __call__(self, output: Any, fields: Mapping[str, Tensor]) -> Tensor:
-        return self.loss(output, fields[self.target])
+        return _scalar(self.loss(output, fields[self.target]))
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,12 @@ class _Called:
     target: str
 
     def __call__(self, output: Any, fields: Mapping[str, Tensor]) -> Tensor:
-        return self.term(_tensors(output)[self.term.output], fields[self.target])
+        return _scalar(self.term(_tensors(output)[self.term.output], fields[self.target]))
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    """The mean of a loss that has a value for each example; the factor that makes it a sum is found by the fit."""
+    return loss.mean() if loss.ndim else loss
 
 
 def _tensors(output: Any) -> list[Tensor]:
