@@ -63,6 +63,7 @@ CASES = {
     "unrecognised_likeness": evidence(
         attack(scores={"psnr": [20.0, 22.0]}, outcomes=["nothing", "nothing"]), metrics=[DECIBELS]
     ),
+    "identified_beyond_chance": evidence(attack(outcomes=["nothing"] * 2, ranks=[1, 1], decoys=100)),  # 1 in 101²
     "outside_range": evidence(outside_range=0.5),
     "optimiser_failed": evidence(
         attack(outcomes=["nothing", "nothing"]),
