@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import invertigo
-from invertigo.types import InvertigoError, MismatchError
+from invertigo import Images, Observation
+from invertigo.federation import replay
+from invertigo.types import Batch, InvertigoError, LocalTraining, MismatchError
 
 
 def network() -> nn.Sequential:
@@ -17,6 +19,7 @@ def network() -> nn.Sequential:
 
 IMAGES = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([1, 3])
+DOMAIN = Images(shape=(1, 6, 6))
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,30 @@ def test_an_audit_says_that_gradients_were_computed_which_nobody_watched():
         optimizer.step()
     audit = invertigo.audit(tape, attacks=["linear_layer"], budget="5s")
     assert "parameters_unwatched" in {flag.code for flag in audit.record.flags}
+
+
+def test_a_refused_number_of_steps_says_how_epochs_are_stated_and_that_replays():
+    model, loss = network(), nn.CrossEntropyLoss()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(model(IMAGES[:1]), LABELS[:1]).backward()
+        optimizer.step()
+    sent = (model, loss, before, {name: p.detach().clone() for name, p in model.named_parameters()})
+    with pytest.raises(InvertigoError, match=r"local=LocalTraining\(sends='difference', epochs=3"):
+        Observation.from_parameters(*sent, domain=DOMAIN, learning_rate=0.1, steps=3, num_examples=1)
+    local = LocalTraining(sends="difference", epochs=3, learning_rate=0.1)
+    observation = Observation.from_parameters(*sent, domain=DOMAIN, num_examples=1, local=local)
+    assert replay(observation, Batch({"images": IMAGES[:1], "labels": LABELS[:1]})).status == "exact"
+
+
+def test_a_part_of_the_parameters_is_an_update_once_the_rest_is_frozen():
+    model, loss = network(), nn.CrossEntropyLoss()
+    weights = [model[1].weight, model[1].bias]
+    part = dict(zip(["1.weight", "1.bias"], torch.autograd.grad(loss(model(IMAGES), LABELS), weights)))
+    with pytest.raises(InvertigoError, match=r"requires_grad_\(False\)"):
+        Observation.from_gradients(model, loss, part, domain=DOMAIN)
+    model[3].requires_grad_(False)
+    observation = Observation.from_gradients(model, loss, part, domain=DOMAIN)
+    assert replay(observation, Batch({"images": IMAGES, "labels": LABELS})).status == "exact"

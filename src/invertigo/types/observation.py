@@ -272,7 +272,10 @@ def _plain_steps(
     if steps == 1:
         return LocalTraining(**recipe)
     if count is None or count % steps:
-        raise InvalidValueError(f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}.")
+        raise InvalidValueError(
+            f"{steps} local steps need num_examples, a multiple of {steps}; it is {count}. Steps "
+            f"over the same batch again are epochs: local=LocalTraining(sends='difference', epochs={steps}, ...)."
+        )
     return LocalTraining(**recipe, sends="difference", momentum=momentum, batch_size=count // steps)
 
 

@@ -76,7 +76,8 @@ def check_fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], 
     if any(problems):
         raise MismatchError(
             f"This {what} does not belong to this model: {'; '.join(p for p in problems if p)}. "
-            "Use the model (same architecture, same trainable parameters) that the client trained."
+            "Use the model (same architecture, same trainable parameters) that the client trained; parameters that the "
+            "client keeps to itself are frozen first: requires_grad_(False)."
         )
 
 
