@@ -18,9 +18,16 @@ FILLING = 300
 
 
 def few_levels(matrix: Tensor) -> bool:
-    """The entries were rounded to few magnitudes (quantised, or their signs): zeros among them are values."""
+    """The entries were rounded to few magnitudes (quantised, or their signs): zeros among them are values.
+
+    These are whole multiples of one step, as the entries behind an image of few colours are not.
+    """
     sent = matrix[matrix != 0].abs()
-    return len(sent) > 20 and len(sent.unique()) < LEVELS * len(sent)
+    levels = sent.unique()
+    if len(sent) <= 20 or len(levels) >= LEVELS * len(sent):
+        return False
+    steps = levels / levels[0]
+    return bool(((steps - steps.round()).abs() < 1e-3).all())
 
 
 def bound_of_hidden(matrix: Tensor, seen: Tensor, fit: Completed) -> float | None:
