@@ -45,7 +45,20 @@ def tokens_case(attack: Any) -> Case:
     return Case(Observation.from_gradients(model, cross_entropy, gradient, domain=domain, num_classes=4), truth)
 
 
+def masked_case(attack: Any) -> Case:
+    """One picture and its gradient through a small network, without the smaller half of every layer's entries."""
+    generator = torch.Generator().manual_seed(0)
+    model = models.build("mlp", input_shape=(1, 8, 8), num_classes=4, generator=generator, hidden=64).double()
+    images = torch.rand(1, 1, 8, 8, generator=generator, dtype=torch.float64)
+    truth = Batch({"images": images, "labels": torch.tensor([1])})
+    gradient = torch.autograd.grad(cross_entropy(model(images), truth["labels"]), list(model.parameters()))
+    kept = [g * (g.abs() >= g.abs().flatten().median()) for g in gradient]
+    domain = Images((1, 8, 8))
+    return Case(Observation.from_gradients(model, cross_entropy, kept, domain=domain, num_classes=4), truth)
+
+
 CASES: dict[str, Any] = {
+    "low_rank_completion": masked_case,
     "token_solve": tokens_case,
     "feature_fishing": lambda attack: planted_case(attack, one_class=True),
 }

@@ -1,5 +1,7 @@
 """A patch embedding with learnt positions gives one image away, or the attack says why it does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,9 +9,11 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from invertigo import models
 from invertigo.attacks import reconstruct
+from invertigo.auditing.record import AttackRecord
+from invertigo.auditing.verdict import is_certified
 from invertigo.domains import Images
 from invertigo.federation import observe
-from invertigo.types import Batch, LocalTraining, RequirementError, Task
+from invertigo.types import Batch, LocalTraining, Observation, RequirementError, Task
 
 
 def picture(shape, count=1, dtype=torch.float32):
@@ -127,3 +131,35 @@ def test_more_tokens_than_their_width_and_no_positions_are_refused():
     bare = nn.Sequential(nn.Conv2d(3, 64, 8, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 10))
     with pytest.raises(RequirementError, match="learnt position"):
         reconstruct(see(bare, batch, shape), "token_solve")
+
+
+def test_where_no_equation_is_left_over_an_image_is_returned_but_not_certified():
+    # 16 tokens of width 17, of which LayerNorm's mean takes one direction away: any gradient is solved by some image.
+    shape = (1, 16, 16)
+    batch = picture(shape, dtype=torch.float64)
+    model = vit(shape, torch.float64, dim=17, depth=1, heads=1)
+    gradients = torch.autograd.grad(cross_entropy(model(batch["images"]), batch["labels"]), list(model.parameters()))
+    sent = dict(zip((name for name, _ in model.named_parameters()), gradients, strict=True))
+    seen = Observation.from_gradients(model, cross_entropy, sent, domain=Images(shape), num_classes=10)
+    rebuilt = reconstruct(seen, "token_solve")
+    assert worst_db(batch, rebuilt) > 80
+    assert rebuilt.stopped == "converged"
+    assert not is_certified(record_of(rebuilt))
+    assert is_certified(record_of(replace(rebuilt, stopped="exact")))
+
+
+def record_of(rebuilt):
+    return AttackRecord(
+        level=1, attack=rebuilt.attack, paper="p", exact=True, status="ran", stopped=rebuilt.stopped, residual=1e-12
+    )
+
+
+def test_as_many_tokens_as_they_are_wide_without_layernorm_prove_nothing_either():
+    torch.manual_seed(0)
+    model, batch = LinearPatches().double(), picture((3, 16, 16), dtype=torch.float64)
+    model.embed, model.place = nn.Linear(48, 16).double(), nn.Embedding(16, 16).double()
+    model.mix, model.head = nn.Sequential(nn.Linear(16, 16), nn.Tanh()).double(), nn.Linear(16, 10).double()
+    rebuilt = reconstruct(see(model, batch, (3, 16, 16)), "token_solve")
+    assert worst_db(batch, rebuilt) > 60
+    assert rebuilt.stopped == "converged"
+    assert not is_certified(record_of(rebuilt))

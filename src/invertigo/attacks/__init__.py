@@ -6,6 +6,7 @@ from invertigo.attacks.auto import Auto
 from invertigo.attacks.exact import Grain, GraphRecovery, LinearLayer, TokenSolve
 from invertigo.attacks.generative import GenerativePrior
 from invertigo.attacks.labels import LabelGuess, infer_labels
+from invertigo.attacks.masked_layer import LowRankCompletion
 from invertigo.attacks.matching.gauss_newton import GaussNewton
 from invertigo.attacks.matching.graph_recipes import GraphDLG, GraphTAG
 from invertigo.attacks.matching.recipes import DLG, IDLG, InvertingGradients, SeeThroughGradients
@@ -26,6 +27,7 @@ __all__ = [
     "InvertingGradients",
     "LabelGuess",
     "LinearLayer",
+    "LowRankCompletion",
     "QuantileBias",
     "SeeThroughGradients",
     "TokenSolve",

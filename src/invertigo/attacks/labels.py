@@ -11,6 +11,7 @@ from torch import Tensor
 from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
 from invertigo.attacks.column_space import classes_in_column_space
+from invertigo.attacks.masked_label import has_holes, masked_label
 from invertigo.attacks.shares import fit_shares
 from invertigo.attacks.targets import float_targets
 from invertigo.types import Observation, RequirementError
@@ -124,7 +125,10 @@ def _one_example(reader: ClassifierGradient) -> LabelGuess:
     """|p_y - 1| is the sum of all other p_k, so the label has the largest entry (or row), whatever the features.
 
     Noise, signs or a confident mistake bring others near it in size; then the label is the entry that is most negative.
+    Where entries were left out, the largest may be among them, and the label is told by signs alone (`masked_label`).
     """
+    if (masked := _behind_a_mask(reader)) is not None:
+        return masked
     strength = reader.strength()
     first, second = strength.topk(2).values.tolist()
     label = strength.argmax()
@@ -134,6 +138,22 @@ def _one_example(reader: ClassifierGradient) -> LabelGuess:
     counts[label] = 1
     confidence = 1 - second / first if first > 0 else 0.0
     return LabelGuess(_listed(counts), counts, counts.double(), confidence, True)
+
+
+def _behind_a_mask(reader: ClassifierGradient) -> LabelGuess | None:
+    """The label of one example from the entries that a mask left; None where none is missing or the loss tells less."""
+    weight, bias = reader.weight_gradient, reader.bias_gradient
+    if weight is None or not has_holes(weight, bias):
+        return None
+    directions = reader.directions(reader.classifier.logits.double().mean(0).expand(reader.classes, -1))
+    if not _tells_classes(directions):
+        return None
+    seen = reader.classifier.features
+    label, confidence = masked_label(weight, bias, None if seen is None else seen.double().mean(0))
+    counts = torch.zeros(reader.classes, dtype=torch.long, device=weight.device)
+    counts[label] = 1
+    note = "Entries of the classifier's gradient were left out: the label is the one class whose score is pushed up."
+    return LabelGuess(_listed(counts), counts, counts.double(), confidence, True, (note,))
 
 
 def _pull(reader: ClassifierGradient) -> Tensor | None:

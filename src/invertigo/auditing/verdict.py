@@ -82,10 +82,11 @@ def decide(
 def is_certified(attack: AttackRecord) -> bool:
     """An exact attack's solution reproduces the update, which proves the reconstruction without the truth.
 
-    Not where the attack itself says that other answers may reproduce it as well.
+    Only where the attack itself says `exact`: not of a part of the batch, of answers that others may be as good as, or
+    of a solution that has no equation left over to test it by.
     """
     miss = attack.objective if attack.residual is None else attack.residual
-    proven = attack.exact and attack.stopped != "ambiguous"
+    proven = attack.exact and attack.stopped == "exact"
     return attack.status == "ran" and proven and miss is not None and miss <= REPRODUCED
 
 

@@ -18,6 +18,7 @@ from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
 from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
 from invertigo.attacks.exact.reparametrised import weight_gradient
 from invertigo.attacks.exact.separated import Examples, Situation, seconds_from_now, separate
+from invertigo.attacks.hidden_pixels import few_levels
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.registry import register
 from invertigo.federation.modes import mode_matters
@@ -34,6 +35,8 @@ from invertigo.types import (
 
 AGREEING = 3
 """Neurons that must agree on an example which cannot be simulated on its own."""
+EXPLAINED = 1e-3
+"""Share of the layer's gradients left over up to which a batch of unknown size counts as rebuilt as a whole."""
 AGREEMENT = 0.02
 """Relative misfit of one example's gradients up to which they may have been rounded (to bfloat16 at the coarsest)."""
 
@@ -53,8 +56,9 @@ class LinearLayer:
     (ReLU) show it as ratios that agree, and each leaves half of the neurons silent, which tells its share of the
     gradients from any mixture (`separation`); where that is not enough, each is proven by simulating it alone, and
     taken off the gradients, which uncovers others (`peeling`).
-    As many images are returned as were proven, perhaps fewer than the batch holds. Where
-    nothing can be proven the attack refuses: with sigmoid or GELU every neuron mixes all examples.
+    As many images are returned as were proven, perhaps fewer than the batch holds; then the record says `ambiguous`,
+    for the rest of the batch is unknown. Where nothing can be proven the attack refuses: with sigmoid or GELU every
+    neuron mixes all examples.
 
     Where examples cannot be simulated alone (dropout, BatchNorm in training mode, several local steps), an image is
     returned when at least three neurons agree on it.
@@ -128,11 +132,17 @@ class LinearLayer:
             and residual < (4 if layer.coarse else 1e4) * layer.eps
             and bool(self._plausible(observation, first, whole[None], slack=max(self.slack, 4 * layer.eps))[0])
         ):
-            return self._one(observation, first, whole, residual, started)
+            return self._one(observation, first, whole, residual, started, rounded=few_levels(layer.weight))
         return self._several(observation, first, layer, started, singles)
 
     def _one(
-        self, observation: Observation, first: FirstLinear, inputs: Tensor, residual: float, started: float
+        self,
+        observation: Observation,
+        first: FirstLinear,
+        inputs: Tensor,
+        residual: float,
+        started: float,
+        rounded: bool,
     ) -> Reconstruction:
         if not bool(self._plausible(observation, first, inputs[None], slack=0.5)[0]):
             raise RequirementError(
@@ -144,12 +154,14 @@ class LinearLayer:
         if labels is None:
             labels, inferred = _labels(observation), True
         notes = [f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."]
-        if rough := residual > AGREEMENT:
+        if rounded:
+            notes.append("The gradient was rounded to few magnitudes, whose ratios agree whatever the image was.")
+        elif residual > AGREEMENT:
             notes.append(
                 "One example alone would agree to rounding, so this is no proof: something was added or changed."
             )
         found = self._result(observation, first, inputs[None], labels, residual, started, tuple(notes), inferred)
-        return replace(found, stopped="converged") if rough else found
+        return replace(found, stopped="converged") if rounded or residual > AGREEMENT else found
 
     def _several(
         self, observation: Observation, first: FirstLinear, layer: Layer, started: float, singles: bool
@@ -285,11 +297,17 @@ class LinearLayer:
             fields=fields,
             attack=self.name,
             objective=objective,
-            stopped="exact",
+            stopped="exact" if _whole(observation, len(inputs), objective) else "ambiguous",
             seconds=time.perf_counter() - started,
             labels_inferred=inferred and labels is not None,
             notes=notes,
         )
+
+
+def _whole(observation: Observation, count: int, objective: float) -> bool:
+    """The answer holds the whole batch. Where its size is a guess, only what is left of the update tells that."""
+    size = observation.num_examples
+    return objective <= EXPLAINED if size is None else count >= size
 
 
 def _peel(

@@ -29,6 +29,9 @@ from invertigo.types import (
 UNEXPLAINED = 3e3
 """Roundings of the gradient that one image may leave unexplained, relative to its norm."""
 
+PROVING = 8
+"""Equations an entry that must be left over for a proof: LayerNorm behind the embedding satisfies one of itself."""
+
 
 @register
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class TokenSolve:
     $\delta_t$ of token t, and that of E is $\sum_t \delta_t p_t^\top$: with at most as many tokens as they are wide,
     one least-squares solve gives all patches, whatever the rest of the model and the loss may be. The unknown scale of
     an update cancels, and several local steps on the one image add up. Where there are fewer tokens than the width,
-    equations are left over, and one image must satisfy them: that proves it.
+    equations are left over, and one image must satisfy them: that proves it, from eight on.
 
     Of several images the positions give the sum of the cotangents only, token by token, and $\sum_b\sum_t
     \delta_{bt} p_{bt}^\top$ does not come apart: the attack refuses them.
@@ -91,8 +94,9 @@ class TokenSolve:
             f"{len(tokens)} tokens of '{layer.name}' were solved from the gradient of '{layer.positions}'; "
             f"{spare} equations an entry are left over, and {residual:.1e} of the gradient is unexplained."
         ]
+        notes += ["Too few to prove it: another image may solve them as well."] * (spare < PROVING)
         notes += [f"{unread} values of the image are read by no token, and were set to mid-range."] * bool(unread)
-        proven = bool(spare) and not unread
+        proven = spare >= PROVING and not unread
         return Reconstruction(
             fields=fields, attack=self.name, objective=residual, stopped="exact" if proven else "converged",
             seconds=time.perf_counter() - started, notes=tuple(notes),
