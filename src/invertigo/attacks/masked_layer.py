@@ -30,6 +30,8 @@ from invertigo.types import (
 
 ROUNDED = 1e4
 """Roundings up to which a gradient without holes is that of one example, and nothing was added."""
+FEW = 16
+"""Entries of a row that weigh as much as all rows together in what its noise is taken to be."""
 LARGEST = 16
 """Examples of which a masked gradient is completed."""
 
@@ -136,8 +138,10 @@ class LowRankCompletion:
         seen = (weight > 0).to(matrix)
         for _ in range(2):
             count = seen.sum(1).clamp_min(1)
-            variance = (seen * (matrix - fit.matrix).square()).sum(1) / count
-            floor = 1e-2 * variance[count > 1].mean()
+            square = (seen * (matrix - fit.matrix).square()).sum(1)
+            common = square.sum() / count.sum()
+            variance = (square + FEW * common) / (count + FEW)  # a row of few entries tells little of its noise
+            floor = 1e-2 * common
             weight = seen * (1 / (variance + floor))[:, None]
             fit = rank_one(matrix, weight, self.rounds)
         return fit, weight
@@ -160,6 +164,8 @@ class LowRankCompletion:
         if bound is not None:
             ends = [first.images(torch.full_like(right, side * bound)[None]) for side in (-1, 1)]
             least, most = torch.minimum(*ends).maximum(low), torch.maximum(*ends).minimum(high)
+            quarter = (most - least).clamp_min(0) / 4  # neighbours are told because they are larger
+            least, most = least + quarter, most - quarter
         else:
             least, most = low, high
         if image.ndim == 4:
