@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,12 +11,11 @@ from invertigo.attacks.classifier import find_classifier
 from invertigo.attacks.classifier_gradient import ClassifierGradient, mean_gradients
 from invertigo.attacks.column_space import classes_in_column_space
 from invertigo.attacks.masked_label import has_holes, masked_label
-from invertigo.attacks.shares import fit_shares
+from invertigo.attacks.shares import fit_shares, listed, rounded, whole_size
 from invertigo.attacks.targets import float_targets
 from invertigo.types import Observation, RequirementError
 
 ROUNDS = 20
-LARGEST_BATCH = 256
 UNFIT = 0.6
 """Share of an untrained network's negative bias gradient from which examples weigh alike and shares can be trusted."""
 
@@ -116,7 +114,7 @@ def _yes_or_no(reader: ClassifierGradient, size: int | None) -> LabelGuess:
     reduction = reader.reduction
     parts = fit_shares(directions, bias if reduction.normalised else bias / size)
     share = reduction.examples(parts)
-    counts = _round(share, size)
+    counts = rounded(share, size)
     labels = reader.targets.repeat_interleave(counts.to(reader.targets.device), 0)
     return LabelGuess(labels, counts, share, _confidence(share, size, counts), True)
 
@@ -137,7 +135,7 @@ def _one_example(reader: ClassifierGradient) -> LabelGuess:
     counts = torch.zeros(reader.classes, dtype=torch.long, device=strength.device)
     counts[label] = 1
     confidence = 1 - second / first if first > 0 else 0.0
-    return LabelGuess(_listed(counts), counts, counts.double(), confidence, True)
+    return LabelGuess(listed(counts), counts, counts.double(), confidence, True)
 
 
 def _behind_a_mask(reader: ClassifierGradient) -> LabelGuess | None:
@@ -153,7 +151,7 @@ def _behind_a_mask(reader: ClassifierGradient) -> LabelGuess | None:
     counts = torch.zeros(reader.classes, dtype=torch.long, device=weight.device)
     counts[label] = 1
     note = "Entries of the classifier's gradient were left out: the label is the one class whose score is pushed up."
-    return LabelGuess(_listed(counts), counts, counts.double(), confidence, True, (note,))
+    return LabelGuess(listed(counts), counts, counts.double(), confidence, True, (note,))
 
 
 def _pull(reader: ClassifierGradient) -> Tensor | None:
@@ -173,11 +171,11 @@ def _batch(reader: ClassifierGradient, size: int | None) -> LabelGuess:
     unfit = _unfit(share, bias)
     share = reader.reduction.examples(share)
     if size is None:
-        size = rank if not unfit and rank < reader.classes - 1 else _whole_size(share, rank)
+        size = rank if not unfit and rank < reader.classes - 1 else whole_size(share, rank)
         notes.append(
             f"The batch size was not known; {size} was estimated from the counts and the rank of the gradient."
         )
-    counts = _round(share, size)
+    counts = rounded(share, size)
     confidence = _confidence(share, size, counts)
     if confidence < 0.5 or not unfit:
         mixed = reader.observation.update.kind == "difference"  # steps with their own column spaces are added up
@@ -189,7 +187,7 @@ def _batch(reader: ClassifierGradient, size: int | None) -> LabelGuess:
         elif not unfit:
             confidence = min(confidence, 0.5)
             notes.append("The model fits its data and the batch is large, so the counts are rough.")
-    return LabelGuess(_listed(counts), counts, share, confidence, given, tuple(notes))
+    return LabelGuess(listed(counts), counts, share, confidence, given, tuple(notes))
 
 
 def _unfit(share: Tensor, bias: Tensor) -> bool:
@@ -212,7 +210,7 @@ def _constrained(share: Tensor, size: int, occurring: Tensor) -> Tensor:
         return counts
     extra = (share * size / share.sum() - 1).clamp(min=0) * occurring
     extra = extra if extra.sum() > 0 else occurring.double()
-    return occurring.long() + _round(extra / extra.sum(), size - number)
+    return occurring.long() + rounded(extra / extra.sum(), size - number)
 
 
 def _shares(reader: ClassifierGradient) -> tuple[tuple[Tensor, Tensor], list[str]]:
@@ -266,28 +264,6 @@ def _project(reader: ClassifierGradient, weight: Tensor, features: Tensor) -> tu
         absent = along > 0
         features = weight[absent].sum(0) / probability[absent].sum()
     return weight @ features / features.square().sum(), features
-
-
-def _round(share: Tensor, size: int) -> Tensor:
-    """Whole counts that add up to `size`: largest remainders."""
-    wanted = share * size
-    counts = wanted.floor().long()
-    missing = size - int(counts.sum())
-    counts[(wanted - counts).argsort(descending=True)[:missing]] += 1
-    return counts
-
-
-def _whole_size(share: Tensor, least: int) -> int:
-    sizes = range(least, LARGEST_BATCH + 1)
-    errors = [float((share * n - (share * n).round()).abs().max()) for n in sizes]
-    for n, error in zip(sizes, errors):
-        if error < 0.1:
-            return n
-    return sizes[int(np.argmin(errors))]
-
-
-def _listed(counts: Tensor) -> Tensor:
-    return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
 def tells_classes(observation: Observation) -> bool:

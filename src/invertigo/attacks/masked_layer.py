@@ -12,7 +12,8 @@ from torch import Tensor
 from invertigo.attacks.completion import Completed, low_rank, rank_one
 from invertigo.attacks.dry_run import dry_run
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
-from invertigo.attacks.exact.linear_layer import LinearLayer, layer_gradients
+from invertigo.attacks.exact.layer_gradients import layer_gradients
+from invertigo.attacks.exact.linear_layer import LinearLayer
 from invertigo.attacks.exact.peeling import Layer
 from invertigo.attacks.hidden_pixels import bound_of_hidden, few_levels, filled, smoothed
 from invertigo.attacks.labels import infer_labels

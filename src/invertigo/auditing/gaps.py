@@ -20,6 +20,8 @@ FORBIDDING = frozenset(
 )
 """Warnings under which nothing that was not seen may be called absent, beside every fatal flag."""
 
+REPRODUCED = 1e-4
+"""A relative residual below this is rounding: the solution reproduces the update."""
 EXPLAINED = 1e-3
 """A relative residual below this has vanished for all practical purposes."""
 
@@ -64,3 +66,14 @@ def stuck(attacks: Sequence[AttackRecord]) -> bool:
     solved = any(one.outcomes and set(one.outcomes) == {"exact"} for one in attacks)
     misses = [one.residual_up_to_scale for one in attacks if one.residual_up_to_scale is not None]
     return not solved and not any(miss <= EXPLAINED for miss in misses)
+
+
+def is_certified(attack: AttackRecord) -> bool:
+    """An exact attack's solution reproduces the update, which proves the reconstruction without the truth.
+
+    Only where the attack itself says `exact`: not of a part of the batch, of answers that others may be as good as, or
+    of a solution that has no equation left over to test it by.
+    """
+    miss = attack.objective if attack.residual is None else attack.residual
+    proven = attack.exact and attack.stopped == "exact"
+    return attack.status == "ran" and proven and miss is not None and miss <= REPRODUCED

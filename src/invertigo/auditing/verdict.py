@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertigo.auditing.controls.schedule import solved_below
-from invertigo.auditing.gaps import FORBIDDING, gaps
+from invertigo.auditing.gaps import FORBIDDING, gaps, is_certified
 from invertigo.auditing.record import (
     CONTROLS,
     AttackRecord,
@@ -26,10 +26,6 @@ WHO = {
     4: "A server that sees one update and holds data of the same kind",
     5: "A server that crafts the model it sends",
 }
-
-
-REPRODUCED = 1e-4
-"""A relative residual below this is rounding: the solution reproduces the update."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +73,6 @@ def decide(
     if not circumstances.automatic:
         return _not_rebuilt(doubts, attacks, circumstances)
     return _inconclusive(doubts, circumstances) if doubts else _resists(levels, circumstances)
-
-
-def is_certified(attack: AttackRecord) -> bool:
-    """An exact attack's solution reproduces the update, which proves the reconstruction without the truth.
-
-    Only where the attack itself says `exact`: not of a part of the batch, of answers that others may be as good as, or
-    of a solution that has no equation left over to test it by.
-    """
-    miss = attack.objective if attack.residual is None else attack.residual
-    proven = attack.exact and attack.stopped == "exact"
-    return attack.status == "ran" and proven and miss is not None and miss <= REPRODUCED
 
 
 def reasons_to_doubt(

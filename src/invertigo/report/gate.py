@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
+from invertigo.auditing.gaps import is_certified
 from invertigo.auditing.record import AttackRecord, AuditRecord, MetricRecord, count_recovered
 from invertigo.auditing.unproven import unproven
-from invertigo.auditing.verdict import is_certified
 from invertigo.types.errors import ConfigurationError, did_you_mean
 
 AGGREGATES = ("worst", "best", "mean", "median")

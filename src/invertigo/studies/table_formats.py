@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from invertigo.studies.table import Entry, Table
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from invertigo.attacks.active.passage import find_passage
-from invertigo.attacks.exact.linear_layer import layer_gradients
+from invertigo.attacks.exact.layer_gradients import layer_gradients
 from invertigo.attacks.registry import register
 from invertigo.types import (
     Batch,

@@ -14,7 +14,7 @@ from invertigo.attacks.active.gate import Gate, find_gate
 from invertigo.attacks.active.passage import find_passage
 from invertigo.attacks.active.reading import seen_images
 from invertigo.attacks.exact.first_layer import FirstLinear
-from invertigo.attacks.exact.linear_layer import layer_gradients
+from invertigo.attacks.exact.layer_gradients import layer_gradients
 from invertigo.attacks.registry import register
 from invertigo.types import (
     Batch,

@@ -13,7 +13,7 @@ from invertigo.attacks.active.bins import EMPTY, bin_rows, loudness, normal_edge
 from invertigo.attacks.active.gate import Gate, find_gate
 from invertigo.attacks.active.passage import Passage, Slot, find_passage
 from invertigo.attacks.active.reading import seen_images
-from invertigo.attacks.exact.linear_layer import layer_gradients
+from invertigo.attacks.exact.layer_gradients import layer_gradients
 from invertigo.attacks.exact.peeling import Layer
 from invertigo.attacks.registry import register
 from invertigo.types import (

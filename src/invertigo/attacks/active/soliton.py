@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invertigo.attacks.active.passage import Passage, find_passage
-from invertigo.attacks.exact.linear_layer import LinearLayer, layer_gradients
+from invertigo.attacks.exact.layer_gradients import layer_gradients
+from invertigo.attacks.exact.linear_layer import LinearLayer
 from invertigo.attacks.registry import register
 from invertigo.types import (
     Batch,

@@ -10,18 +10,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from invertigo.attacks.dry_run import dry_run
 from invertigo.attacks.exact.alone import Alone, candidate_targets, output_count
 from invertigo.attacks.exact.first_layer import FirstLinear, find_first_linear
-from invertigo.attacks.exact.peeling import Found, Layer, clusters, combine, peel
-from invertigo.attacks.exact.reparametrised import weight_gradient
+from invertigo.attacks.exact.layer_gradients import is_enough, is_whole, layer_gradients, norm_of, peeled, separable
+from invertigo.attacks.exact.peeling import Layer, clusters, combine
 from invertigo.attacks.exact.separated import Examples, Situation, seconds_from_now, separate
 from invertigo.attacks.hidden_pixels import few_levels
 from invertigo.attacks.labels import infer_labels
 from invertigo.attacks.registry import register
-from invertigo.federation.modes import mode_matters
 from invertigo.types import (
     Observation,
     Paper,
@@ -30,19 +28,12 @@ from invertigo.types import (
     Requirement,
     RequirementError,
     check_requirements,
-    rounding,
 )
 
 AGREEING = 3
 """Neurons that must agree on an example which cannot be simulated on its own."""
-EXPLAINED = 1e-3
-"""Share of the layer's gradients left over up to which a batch of unknown size counts as rebuilt as a whole."""
 AGREEMENT = 0.02
 """Relative misfit of one example's gradients up to which they may have been rounded (to bfloat16 at the coarsest)."""
-
-
-MANY = 16
-"""Examples from which on a batch counts as large."""
 
 
 @register
@@ -166,7 +157,7 @@ class LinearLayer:
     def _several(
         self, observation: Observation, first: FirstLinear, layer: Layer, started: float, singles: bool
     ) -> Reconstruction:
-        total = _norm(layer)
+        total = norm_of(layer)
         size, notes = observation.num_examples, []
         if size is None:
             size = len(infer_labels(observation).labels)
@@ -174,17 +165,17 @@ class LinearLayer:
         # Rounded ratios may leave the range a little.
         slack = max(self.slack, 4 * layer.eps)
         plausible = partial(self._plausible, observation, first, slack=slack)
-        simulable = _separable(observation) and candidate_targets(observation) is not None
+        simulable = separable(observation) and candidate_targets(observation) is not None
         separated = self._separated(observation, first, layer, plausible, simulable)
-        if separated is not None and _is_enough(len(separated.inputs), min(size, separated.rank)):
+        if separated is not None and is_enough(len(separated.inputs), min(size, separated.rank)):
             return self._told(observation, first, separated, size, notes, started)
         if simulable:
-            found, rest = _peel(observation, first, layer, size, plausible, singles)
+            found, rest = peeled(observation, first, layer, size, plausible, singles)
             if scaled := not found:
-                found, rest = _peel(observation, first, layer, size, plausible, False, scaled)
+                found, rest = peeled(observation, first, layer, size, plausible, False, scaled)
             rows = [f.inputs for f in found for _ in range(f.times)]
             labels = [f.label for f in found for _ in range(f.times)]  # numbers of the candidates
-            objective = _norm(rest) / total
+            objective = norm_of(rest) / total
             notes.append(f"Each image was proven by simulating it alone; {objective:.1e} of the gradient is left over.")
             notes += ["Gradients were scaled, as by clipping: each image was proven up to a factor."] * scaled
         else:
@@ -278,16 +269,9 @@ class LinearLayer:
         return ((images >= low - margin) & (images <= high + margin)).flatten(1).all(1)
 
     def _result(
-        self,
-        observation: Observation,
-        first: FirstLinear,
-        inputs: Tensor,
-        labels: Tensor | None,
-        objective: float,
-        started: float,
-        notes: tuple[str, ...],
-        inferred: bool,
-    ) -> Reconstruction:
+        self, observation: Observation, first: FirstLinear, inputs: Tensor, labels: Tensor | None, objective: float,
+        started: float, notes: tuple[str, ...], inferred: bool,
+    ) -> Reconstruction:  # fmt: skip
         domain = observation.task.domain
         like = observation.update.tensors[first.weight_name]
         fields = {domain.inputs: first.images(inputs).to(like.dtype)}
@@ -297,76 +281,11 @@ class LinearLayer:
             fields=fields,
             attack=self.name,
             objective=objective,
-            stopped="exact" if _whole(observation, len(inputs), objective) else "ambiguous",
+            stopped="exact" if is_whole(observation, len(inputs), objective) else "ambiguous",
             seconds=time.perf_counter() - started,
             labels_inferred=inferred and labels is not None,
             notes=notes,
         )
-
-
-def _whole(observation: Observation, count: int, objective: float) -> bool:
-    """The answer holds the whole batch. Where its size is a guess, only what is left of the update tells that."""
-    size = observation.num_examples
-    return objective <= EXPLAINED if size is None else count >= size
-
-
-def _peel(
-    observation: Observation,
-    first: FirstLinear,
-    layer: Layer,
-    size: int,
-    plausible: Callable[[Tensor], Tensor],
-    singles: bool,
-    scaled: bool = False,
-) -> tuple[list[Found], Layer]:
-    """Peel; when as many examples as the batch holds leave a rest, some were mixtures: ask more neurons to agree."""
-    targets = candidate_targets(observation)
-    assert targets is not None
-    total, labels = _norm(layer), list(range(len(targets)))
-    for agreeing in (2 if layer.eps < 1e-12 and not scaled else 3, 8, 24):
-        rest = replace(layer)
-        alone = Alone.of(observation, first, targets, size)
-        found = peel(rest, size, labels, plausible, alone, agreeing=agreeing, singles=singles, scaled=scaled)
-        if sum(f.times for f in found) < size or _norm(rest) < 3 * layer.eps**0.5 * total:
-            return found, rest
-    return [], layer
-
-
-def layer_gradients(observation: Observation, first: FirstLinear) -> Layer:
-    """The layer's gradients in float64. Raises: RequirementError when the update does not hold them."""
-    sent = observation.update.tensors
-    if first.bias_name is None or first.bias_name not in sent or first.weight_name not in sent:
-        raise RequirementError(
-            f"The update holds no gradients of both weight and bias of '{first.name}'; without the bias gradient the "
-            "image is known up to an unknown factor only."
-        )
-    bias = sent[first.bias_name].double()
-    if not observation.local.linear:
-        raise RequirementError(
-            "The client's recipe (Adam, weight decay, another penalty, clipping by value, or parameter groups) sends "
-            "no plain sum of gradients, so the ratio of weight and bias tells no image."
-        )
-    sign = 1.0
-    if observation.update.kind == "difference":
-        sign = -1 / observation.local.learning_rate
-    if not bool(bias.any()):
-        raise RequirementError(f"The bias gradient of '{first.name}' is zero everywhere, so no ratio can be taken.")
-    weight = weight_gradient(observation, first.name, first.weight_name, bias)
-    return Layer(sign * weight, sign * bias, rounding(sent[first.weight_name]))
-
-
-def _separable(observation: Observation) -> bool:
-    """An example's part of the update can be computed without the others."""
-    model, local = observation.task.model, observation.local
-    if local.sends == "difference" and (observation.num_examples is None or _steps(observation) > 1):
-        return False
-    if any(m.running_mean is None for m in model.modules() if isinstance(m, _BatchNorm)):
-        return False
-    return local.mode == "eval" or not mode_matters(observation.task)
-
-
-def _steps(observation: Observation) -> int:
-    return len(observation.local.steps(observation.num_examples or 1))
 
 
 def _labels(observation: Observation) -> Tensor | None:
@@ -374,12 +293,3 @@ def _labels(observation: Observation) -> Tensor | None:
         return infer_labels(observation).labels
     except RequirementError:
         return None
-
-
-def _norm(layer: Layer) -> float:
-    return float(torch.sqrt(layer.weight.square().sum() + layer.bias.square().sum()))
-
-
-def _is_enough(found: int, possible: int) -> bool:
-    """Whether simulating single examples, which takes minutes on a large batch, is left out."""
-    return found >= possible or (possible > MANY and 2 * found >= possible)
