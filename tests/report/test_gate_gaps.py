@@ -87,7 +87,7 @@ def test_what_several_attacks_rebuilt_is_counted_together():
 
 @pytest.mark.parametrize("controls", [True, False])
 def test_a_certified_solution_is_a_leak_without_any_truth(controls):
-    found = record(attack(exact=True, residual=1e-7), scored=False, replay="unknown", fit="unknown")
+    found = record(attack(exact=True, stopped="exact", residual=1e-7), scored=False, replay="unknown", fit="unknown")
     assert found.verdict.status == "leaks"
     assert check(found, require_controls=controls).exit_code == 1
 

@@ -29,7 +29,8 @@ def first_layer_findings(task: Task, local: LocalTraining, batch_size: int, prob
             yield _embedding(name, module)
     yield from token_findings(task, batch_size)
     try:
-        first = find_first_linear(task.model, task.domain, mode=local.mode, run=partial(dry_run, task))
+        run = partial(dry_run, task)
+        first = find_first_linear(task.model, task.domain, mode=local.mode, run=run, convolutions=True)
     except RequirementError:
         convolution = next((item for item in task.model.named_modules() if isinstance(item[1], nn.Conv2d)), None)
         if convolution is not None:
@@ -41,12 +42,12 @@ def first_layer_findings(task: Task, local: LocalTraining, batch_size: int, prob
 
 
 def _linear(task: Task, first: FirstLinear, batch_size: int, probed: Observation) -> Finding:
-    neurons, pixels = first.module.out_features, first.module.in_features
+    neurons, pixels = first.neurons, len(first.scale)
     fix = (
         "start with a convolution (stride or pooling before the first linear layer), or freeze this layer; a large "
         "batch alone is no protection for examples that activate a neuron alone."
     )
-    if first.bias_name is None or not first.module.bias.requires_grad:
+    if first.bias_name is None or not getattr(first.module.bias, "requires_grad", False):
         return Finding(
             "first-layer-span", "warning", first.name,
             f"Every row of this layer's gradient is a combination of the {batch_size} inputs of {pixels} pixels. "

@@ -70,7 +70,7 @@ def _derivative(observation: Observation, first: FirstLinear, inputs: Tensor, ta
             (derivative,) = torch.autograd.grad(loss, outputs)
     finally:
         handle.remove()
-    return derivative.double()
+    return derivative.flatten(1).double()
 
 
 def _weight(observation: Observation, targets: Tensor, reduction: Reduction, size: int) -> Tensor:

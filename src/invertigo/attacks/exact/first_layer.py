@@ -25,7 +25,7 @@ class FirstLinear:
     """
 
     name: str
-    module: nn.Linear
+    module: nn.Linear | nn.Conv2d
     weight_name: str
     bias_name: str | None
     scale: Tensor
@@ -33,6 +33,11 @@ class FirstLinear:
     shape: tuple[int, ...]
     pixel: Tensor | None = None
     feature: Tensor | None = None
+
+    @property
+    def neurons(self) -> int:
+        """Outputs of the layer."""
+        return self.module.out_features if isinstance(self.module, nn.Linear) else self.module.out_channels
 
     def images(self, inputs: Tensor) -> Tensor:
         """(row, *shape) images whose layer inputs are `inputs` (row, feature)."""
@@ -62,12 +67,18 @@ class FirstLinear:
 
 
 def find_first_linear(
-    model: nn.Module, domain: Domain, *, mode: str = "eval", run: Callable[[Tensor], Any] | None = None
+    model: nn.Module,
+    domain: Domain,
+    *,
+    mode: str = "eval",
+    run: Callable[[Tensor], Any] | None = None,
+    convolutions: bool = False,
 ) -> FirstLinear:
     """The linear layer that reads every pixel before any other parameter does.
 
     A dry run on three images finds the first module with parameters of its own, and checks that its input is the
     flattened image, perhaps normalised by a fixed affine map. `run` runs the model where it reads more than images.
+    With `convolutions`, one whose kernel covers its whole input counts: it is a linear layer with a weight (out, *in).
 
     Raises: RequirementError that says what stands first instead.
     """
@@ -77,13 +88,14 @@ def find_first_linear(
     weights = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
     probes = torch.stack([low, high, low + weights * (high - low)])
     name, module, inputs = _first_parametric(model, probes, mode, run or calling(model))
-    if not isinstance(module, nn.Linear):
+    covers = convolutions and isinstance(module, nn.Conv2d) and _covers(module, inputs)
+    if not isinstance(module, nn.Linear) and not covers:
         raise RequirementError(
             f"The first layer with parameters, '{name}', is a {type(module).__name__}; the update gives its input away "
             "exactly only when it is a linear layer on the flattened image."
         )
     flat = probes.flatten(1)
-    if inputs[0].numel() != flat.shape[1] or inputs.shape[-1] != flat.shape[1]:
+    if inputs[0].numel() != flat.shape[1] or (not covers and inputs.shape[-1] != flat.shape[1]):
         raise RequirementError(
             f"The first linear layer '{name}' reads a tensor of shape {tuple(inputs.shape[1:])} rather than the "
             f"{flat.shape[1]} pixels of the flattened image."
@@ -97,7 +109,15 @@ def find_first_linear(
             f"The first linear layer '{name}' reads a transformed image, from which pixels do not follow."
         )
     weight, bias = weight_names(model, name)
+    if covers and not weight.endswith("weight"):
+        raise RequirementError(f"The weight of convolution '{name}' is computed from others, which is not read here.")
     return FirstLinear(name, module, weight, bias, scale.double(), shift.double(), tuple(shape))
+
+
+def _covers(module: nn.Conv2d, inputs: Tensor) -> bool:
+    """The kernel is as large as what it reads, so that it stands in one place only."""
+    plain = module.groups == 1 and set(module.dilation) == {1} and module.padding in (0, (0, 0), "valid")
+    return plain and tuple(module.kernel_size) == tuple(inputs.shape[2:])
 
 
 def _first_parametric(

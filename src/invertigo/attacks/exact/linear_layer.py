@@ -107,8 +107,9 @@ class LinearLayer:
         check_requirements(self, observation)
         task, held = observation.task, (observation.buffers, observation.parameters)
         first = find_first_linear(
-            task.model, task.domain, mode=observation.local.mode, run=lambda probes: dry_run(task, probes, *held)
-        )
+            task.model, task.domain, mode=observation.local.mode, run=lambda probes: dry_run(task, probes, *held),
+            convolutions=True,
+        )  # fmt: skip
         layer = layer_gradients(observation, first)
         return self.read(observation, first, layer, started)
 
@@ -144,7 +145,7 @@ class LinearLayer:
         labels, inferred = known, False
         if labels is None:
             labels, inferred = _labels(observation), True
-        notes = [f"The ratio of all {first.module.out_features} neurons of '{first.name}' agrees to {residual:.1e}."]
+        notes = [f"The ratio of all {first.neurons} neurons of '{first.name}' agrees to {residual:.1e}."]
         if rounded:
             notes.append("The gradient was rounded to few magnitudes, whose ratios agree whatever the image was.")
         elif residual > AGREEMENT:

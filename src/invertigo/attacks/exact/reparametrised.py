@@ -46,7 +46,7 @@ def weight_gradient(observation: Observation, name: str, weight_name: str, bias:
     dot, sent = f"{name}." if name else "", observation.update.tensors
     part = weight_name.removeprefix(dot)
     if part == "weight":
-        return sent[weight_name].double()
+        return sent[weight_name].double().flatten(1)  # of a convolution: (out, in, height, width)
     held = observation.parameters[weight_name].double()
     if _PARTS[part] == "spectral norm":
         return _spectral(observation, dot, held, sent[weight_name].double(), bias)
