@@ -89,7 +89,7 @@ def find_first_linear(
     probes = torch.stack([low, high, low + weights * (high - low)])
     name, module, inputs = _first_parametric(model, probes, mode, run or calling(model))
     covers = convolutions and isinstance(module, nn.Conv2d) and _covers(module, inputs)
-    if not isinstance(module, nn.Linear) and not covers:
+    if not isinstance(module, nn.Linear) and not (isinstance(module, nn.Conv2d) and covers):
         raise RequirementError(
             f"The first layer with parameters, '{name}', is a {type(module).__name__}; the update gives its input away "
             "exactly only when it is a linear layer on the flattened image."
