@@ -25,7 +25,7 @@ class FirstLinear:
     """
 
     name: str
-    module: nn.Linear | nn.Conv2d
+    module: Any  # nn.Linear; with `convolutions`, perhaps a covering nn.Conv2d
     weight_name: str
     bias_name: str | None
     scale: Tensor
