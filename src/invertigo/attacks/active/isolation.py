@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invertigo.attacks.active.passage import Passage, find_passage
+from invertigo.attacks.active.passage import find_passage
 from invertigo.attacks.exact.first_layer import FirstLinear
 from invertigo.attacks.exact.layer_gradients import layer_gradients
 from invertigo.attacks.exact.linear_layer import LinearLayer
@@ -86,7 +86,7 @@ class TrapWeights:
         # The rows read x - low, which is not negative.
         low = task.domain.bounds(task.domain.inputs)[0].double().expand(passage.layer.shape)[None]
         bias = -(weight @ passage.layer.inputs(low)[0].cpu())
-        return Plant(self.name, {**passage.state, **_planted(passage, weight, bias)})
+        return Plant(self.name, passage.planted(weight, bias))
 
     def _rows(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         rows, features = shape
@@ -184,7 +184,7 @@ class QuantileBias:
         if self.calibrated and public is not None:
             seen = passage.layer.inputs(public[task.domain.inputs].double()).cpu() @ weight[:crafted].T
             bias[:crafted] = -seen.quantile(1 - 1 / crowd, dim=0)
-        return Plant(self.name, {**passage.state, **_planted(passage, weight, bias)})
+        return Plant(self.name, passage.planted(weight, bias))
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -220,11 +220,6 @@ def _first_of_each(values: Tensor) -> tuple[Tensor, Tensor]:
     distinct, which = values.unique(return_inverse=True)
     place = torch.full((len(distinct),), len(values)).scatter_reduce(0, which, torch.arange(len(values)), "amin")
     return distinct, place
-
-
-def _planted(passage: Passage, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    module = passage.layer.module
-    return {passage.layer.weight_name: weight.to(module.weight), passage.bias: bias.to(module.bias)}
 
 
 def _pixels(task: Task, layer: FirstLinear, public: Batch | None) -> tuple[float, float]:

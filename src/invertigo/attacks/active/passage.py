@@ -46,6 +46,12 @@ class Passage:
     state: Mapping[str, Tensor]
     constant: Tensor
 
+    def planted(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """The parameters to plant for this layer to have `weight` (row, feature) and `bias` (row,)."""
+        module = self.layer.module
+        own = {self.layer.weight_name: weight.to(module.weight), self.bias: bias.to(module.bias)}
+        return {**self.state, **own}
+
 
 def find_passage(task: Task, mode: str, *, to_classifier: bool = False, slot: Slot | None = None) -> Passage:
     """The first hidden linear layer (or the classifier), with the layers before it turned into pixel copies.

@@ -91,7 +91,7 @@ class SolitonFree:
         middle, deviation = (low + high) / 2, (high - low) / 12**0.5
         quantile = torch.special.ndtri(1 - degrees.clamp_max(crowd - 0.5) / crowd)
         bias = -(weight @ middle) - (weight.square() @ deviation.square()).sqrt() * quantile
-        return Plant(self.name, _state(passage, weight, bias))
+        return Plant(self.name, passage.planted(weight, bias))
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -146,7 +146,7 @@ class SolitonData:
         degrees = soliton_degrees(len(weight), crowd, self.spread, self.failure, generator).clamp_max(crowd - 1)
         ordered = seen.sort(0, descending=True).values
         edges = (ordered.gather(0, degrees[None] - 1) + ordered.gather(0, degrees[None]))[0] / 2
-        return Plant(self.name, _state(passage, weight, -edges))
+        return Plant(self.name, passage.planted(weight, -edges))
 
     def reconstruct(
         self, observation: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -197,12 +197,6 @@ def _range(task: Task, passage: Passage) -> tuple[Tensor, Tensor]:
     low, high = (b.double().expand(passage.layer.shape)[None] for b in task.domain.bounds(task.domain.inputs))
     one, other = passage.layer.inputs(low)[0].cpu(), passage.layer.inputs(high)[0].cpu()
     return one.minimum(other), one.maximum(other)
-
-
-def _state(passage: Passage, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    module = passage.layer.module
-    own = {passage.layer.weight_name: weight.to(module.weight), passage.bias: bias.to(module.bias)}
-    return {**passage.state, **own}
 
 
 def _read(attack: SolitonFree | SolitonData, observation: Observation) -> Reconstruction:
